@@ -1,0 +1,1 @@
+//! An embeddable message queue: publish and subscribe in-process, with the delivery rules of a broker.
