@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::error::Result;
-use crate::sync::{Arc, plain};
+use crate::sync::{Arc, Ordering::Relaxed, plain};
 use crate::time::{Clock, Timestamp};
 use crate::topic::{Payload, RecvError, Start, SubscribeOptions, Subscription};
 
@@ -173,8 +173,8 @@ impl Broker {
     /// # }
     /// ```
     pub fn published<T: Payload>(&self, topic: &str) -> Result<Published<T>> {
-        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let name = format!("{WATCHER}{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        static NEXT: plain::AtomicUsize = plain::AtomicUsize::new(0);
+        let name = format!("{WATCHER}{}", NEXT.fetch_add(1, Relaxed));
         let options = SubscribeOptions::new(&name)
             .start(Start::Latest)
             .overflow(crate::Overflow::DropOldest)
