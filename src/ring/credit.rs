@@ -21,6 +21,11 @@ use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 pub(crate) trait Account: Clone {
     /// The pool that this account's loans are drawn from.
     fn pool(&self) -> &CreditPool<Self>;
+
+    /// Somebody may wait for a credit, and here is one: a loan was dropped.
+    fn returned(&self) {
+        self.pool().put(1);
+    }
 }
 
 const UNUSED: u64 = 1;
@@ -336,7 +341,7 @@ impl<S: Account> Loan<S> {
 impl<S: Account> Drop for Loan<S> {
     fn drop(&mut self) {
         if let Some(account) = self.settle() {
-            account.pool().put(1);
+            account.returned();
         }
     }
 }
