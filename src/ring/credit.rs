@@ -21,6 +21,9 @@ use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 pub(crate) trait Account: Clone {
     /// The pool that this account's loans are drawn from.
     fn pool(&self) -> &CreditPool<Self>;
+
+    /// Puts one credit back into the pool and wakes whoever waits for it.
+    fn credit_returned(&self);
 }
 
 const UNUSED: u64 = 1;
@@ -336,7 +339,7 @@ impl<S: Account> Loan<S> {
 impl<S: Account> Drop for Loan<S> {
     fn drop(&mut self) {
         if let Some(account) = self.settle() {
-            account.pool().put(1);
+            account.credit_returned();
         }
     }
 }

@@ -218,7 +218,7 @@ impl<T: Send + 'static> TopicCore<T> {
         }
         let at = window.seek(cursor, to);
         self.shared.space.notify_all();
-        state.event.notify_all();
+        state.wake_all();
         Ok(at)
     }
 
@@ -269,7 +269,7 @@ impl<T: Send + 'static> TopicCore<T> {
         self.shared.ring.close();
         self.shared.space.notify_all();
         for state in self.subscriptions().iter() {
-            state.event.notify_all();
+            state.wake_all();
         }
         self.shared.environment.feed.tell(|| Happened::TopicClosed {
             topic: self.shared.name.to_string(),

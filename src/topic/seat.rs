@@ -52,6 +52,9 @@ pub(crate) struct Seat<T> {
     values: Vec<T>,
 }
 
+/// How many messages that the filter does not want a receiver skips before it looks at its deadline, or lets other tasks run.
+const LOOKS: u32 = 256;
+
 /// What a look beside the ring found.
 enum Look<I> {
     Item(I),
@@ -170,7 +173,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// Takes the next message, if there is one.
     pub(crate) fn try_next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
-        loop {
+        for _ in 0..LOOKS {
             if self.state.attention.load(Relaxed) != 0 {
                 match self.look_beside::<M>() {
                     Look::Item(item) => return Ok(item),
@@ -194,6 +197,7 @@ impl<T: Send + 'static> Seat<T> {
                 other => self.not_got(other)?,
             }
         }
+        Err(Blocked::Busy)
     }
 
     /// Takes up to `max` messages, at least one, into `out`.
@@ -211,7 +215,7 @@ impl<T: Send + 'static> Seat<T> {
             return Ok(0);
         }
         let before = out.len();
-        loop {
+        for _ in 0..LOOKS {
             if self.state.attention.load(Relaxed) != 0 {
                 match self.look_beside::<M>() {
                     Look::Item(item) => {
@@ -236,6 +240,7 @@ impl<T: Send + 'static> Seat<T> {
                 Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,
             }
         }
+        Err(Blocked::Busy)
     }
 
     /// A run of deliveries: as many as there is credit for.
@@ -249,13 +254,14 @@ impl<T: Send + 'static> Seat<T> {
 
     fn run<M: Mode>(&mut self, max: usize, mut credits: Option<Vec<Credit<T>>>, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
         let state = &*self.state;
+        let before = out.len();
         let mut push = |taken: Taken<T>| out.push(self.hand_over::<M>(taken, credits.as_mut().and_then(Vec::pop)));
         let result = match (&state.shared.ring, &state.place, self.line()) {
             (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => {
                 let result = (cloner.run)(window, state, cursor, line, max, &mut push);
                 window.tidy(cursor, cursor.position().saturating_sub(1));
                 match result {
-                    crate::ring::Take::Got(_) => Ok(()),
+                    crate::ring::Take::Got(taken) => Ok(taken),
                     crate::ring::Take::Behind(range) => Err(Some(Fresh::Behind(range))),
                     crate::ring::Take::Side => Err(Some(Fresh::Side)),
                     crate::ring::Take::Nothing(nothing) => Err(Some(Fresh::Nothing(nothing))),
@@ -270,15 +276,17 @@ impl<T: Send + 'static> Seat<T> {
                         unwanted.push(value);
                     }
                 });
-                taken.map(drop).map_err(|nothing| Some(Fresh::Nothing(nothing)))
+                taken.map_err(|nothing| Some(Fresh::Nothing(nothing)))
             }
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
         };
         drop(credits);
-        if result.is_ok() {
-            self.taken_one();
+        let unwanted = result? - (out.len() - before);
+        if unwanted > 0 {
+            state.counters.filtered.fetch_add(unwanted as u64, Relaxed);
         }
-        result
+        self.taken_one();
+        Ok(())
     }
 
     /// Makes of a message what the receiver gets.
@@ -360,7 +368,7 @@ impl<T: Send + 'static> Seat<T> {
                 }
                 if state.credit.watch() == 0 && !state.beside.lock().has_more() {
                     // Others may sleep until the end.
-                    state.event.notify_all();
+                    state.wake_all();
                     Blocked::Closed
                 } else {
                     Blocked::Settling
@@ -379,6 +387,7 @@ impl<T: Send + 'static> Seat<T> {
         if let Some(lagged) = beside.lag.pop() {
             state.raise_attention(&beside);
             drop(beside);
+            self.taken_one();
             return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
         }
         if beside.paused {
@@ -445,6 +454,7 @@ impl<T: Send + 'static> Seat<T> {
             state.raise_attention(&beside);
             drop(beside);
             drop(kept);
+            self.taken_one();
             return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
         }
         let next = kept.messages.pop();

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::rules::Rules;
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
-use crate::wait::Event;
+use crate::wait::{Event, Sleepers};
 
 /// A message between its hand-overs.
 pub(crate) struct Held<T> {
@@ -110,7 +110,10 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
+    /// Receivers that wait for a message.
     pub(crate) event: Event,
+    /// Receivers that wait for credit: apart from the others, because a new message is of no use to them.
+    pub(crate) credit_event: Event,
     pub(crate) place: Place<T>,
     pub(crate) rules: Rules<T>,
     pub(crate) shared: Arc<Shared<T>>,
@@ -163,6 +166,10 @@ impl<T> Account for Arc<SubscriptionState<T>> {
     fn pool(&self) -> &CreditPool<Self> {
         &self.credit
     }
+
+    fn credit_returned(&self) {
+        SubscriptionState::credit_returned(self);
+    }
 }
 
 impl<T> SubscriptionState<T> {
@@ -177,6 +184,7 @@ impl<T> SubscriptionState<T> {
         Arc::new_cyclic(|me| Self {
             attention: CachePadded::new(AtomicU64::new(0)),
             event: Event::new(&shared.sleepers),
+            credit_event: Event::new(&Sleepers::default()),
             place,
             credit: CreditPool::new(rules.max_in_flight),
             name: name.into(),
@@ -310,10 +318,17 @@ impl<T> SubscriptionState<T> {
             self.raise_attention(&beside);
             result
         };
-        if self.event.has_sleepers() {
-            self.event.notify_all();
-        }
+        self.wake_all();
         result
+    }
+
+    /// Wakes every receiver, whatever it waits for.
+    pub(crate) fn wake_all(&self) {
+        for event in [&self.event, &self.credit_event] {
+            if event.has_sleepers() {
+                event.notify_all();
+            }
+        }
     }
 
     /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.
@@ -342,9 +357,9 @@ impl<T> SubscriptionState<T> {
     pub(crate) fn credit_returned(&self) {
         self.credit.put(1);
         if self.shared.ring.is_closed() {
-            self.event.notify_all();
-        } else if self.event.has_sleepers() {
-            self.event.notify();
+            self.wake_all();
+        } else if self.credit_event.has_sleepers() {
+            self.credit_event.notify();
         }
     }
 
