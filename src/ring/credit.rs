@@ -309,6 +309,12 @@ impl<S: Account> Loan<S> {
         loan.settle()
     }
 
+    /// Ends a loan whose credit was put back into the pool already.
+    pub(crate) fn write_off(self) {
+        let loan = std::mem::ManuallyDrop::new(self);
+        drop(loan.settle_elsewhere());
+    }
+
     #[inline(always)]
     fn settle(&self) -> Option<S> {
         let word = &self.node().word;

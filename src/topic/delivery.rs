@@ -86,12 +86,14 @@ impl Mode for Explicit {
     }
 
     #[allow(private_interfaces)]
-    fn limited<T: Send + 'static>(mut held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
+    fn limited<T: Send + 'static>(held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
         let credit = credit.expect("an explicit seat takes credit before it takes a message");
-        credit.account().grant(&mut held);
-        Delivery {
-            open: Some(Open { held, credit }),
+        // Granting clones the payload. If that unwinds, the delivery is dropped, which is a failure: nothing is lost.
+        let mut delivery = Delivery::new(held, credit);
+        if let Some(Open { held, credit }) = &mut delivery.open {
+            credit.account().grant(held);
         }
+        delivery
     }
 }
 
@@ -119,8 +121,8 @@ impl Mode for Auto {
 
 /// One hand-over of one message. It is owned, and owning it is the lease: each verdict consumes it, so there is exactly one.
 ///
-/// Dropping it without a verdict (an early `?`, a panic, a cancelled future) is a nack, unless the subscription is draining or closing:
-/// then the message simply goes back. Leaking it (`mem::forget`) keeps the message in flight for ever, unless there is an ack timeout.
+/// Dropping it without a verdict (an early `?`, a panic, a cancelled future) is a nack, unless the subscription's handlers are being
+/// drained: then the message simply goes back. Leaking it (`mem::forget`) keeps the message in flight for ever, unless there is an ack timeout.
 ///
 /// # Examples
 ///
@@ -197,8 +199,13 @@ impl<T: Send + 'static> Delivery<T> {
         let open = self.end();
         let in_time = open.end_lease();
         let Open { held, credit } = open;
-        pay_back(credit);
-        if in_time { Ok(held.value) } else { Err(Error::LeaseLost) }
+        if in_time {
+            pay_back(credit);
+            Ok(held.value)
+        } else {
+            credit.write_off();
+            Err(Error::LeaseLost)
+        }
     }
 
     /// Failed: it is delivered again after the subscription's back-off, or goes to the dead letters if it failed too often.
@@ -257,7 +264,7 @@ impl<T: Send + 'static> Delivery<T> {
         let in_time = open.end_lease();
         let Open { held, credit } = open;
         if !in_time {
-            pay_back(credit);
+            credit.write_off();
             return Err(Error::LeaseLost);
         }
         let state = credit.account().clone();
@@ -272,12 +279,20 @@ impl<T: Send + 'static> Delivery<T> {
         let open = self.end();
         let in_time = open.end_lease();
         let Open { mut held, credit } = open;
-        if in_time {
-            let state = credit.account().clone();
-            held.history().lease = None;
-            state.change(|beside| beside.ready.push_front(held));
+        if !in_time {
+            return credit.write_off();
         }
+        let state = credit.account().clone();
+        held.history().lease = None;
+        let unwanted = state.change(|beside| {
+            if beside.ended {
+                return Some(held);
+            }
+            beside.ready.push_front(held);
+            None
+        });
         pay_back(credit);
+        drop(unwanted);
     }
 
     /// Asks for more time: the ack timeout starts anew. Without an ack timeout there is nothing to extend.

@@ -343,14 +343,9 @@ impl<T: Send + 'static> Seat<T> {
         }
     }
 
-    /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store.
+    /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store. The cursor stays *behind*
+    /// until all are: so no receiver takes a later message from the ring before an earlier one from the store.
     fn open_side_store(&self) {
-        let (Some(store), Place::Cursor(cursor)) = (&self.state.side_store, &self.state.place) else {
-            return;
-        };
-        let kept = store.kept.lock();
-        cursor.clear_behind();
-        drop(kept);
         self.state.change(|beside| beside.side = true);
     }
 
@@ -362,16 +357,15 @@ impl<T: Send + 'static> Seat<T> {
             Nothing::Empty => Blocked::Empty,
             Nothing::Busy => Blocked::Busy,
             Nothing::Closed => {
-                let came_due = state.change(Beside::all_due);
-                if came_due {
-                    return Blocked::Busy;
-                }
-                if state.credit.watch() == 0 && !state.beside.lock().has_more() {
+                // First the credit: a delivery that comes back is put beside the ring before its credit returns.
+                if state.credit.watch() > 0 {
+                    Blocked::Settling
+                } else if state.beside.lock().has_more() {
+                    Blocked::Busy
+                } else {
                     // Others may sleep until the end.
                     state.wake_all();
                     Blocked::Closed
-                } else {
-                    Blocked::Settling
                 }
             }
         }
@@ -391,14 +385,20 @@ impl<T: Send + 'static> Seat<T> {
             return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
         }
         if beside.paused {
-            return Look::Blocked(Blocked::HeldBack);
+            let nothing_left = state.shared.ring.is_closed() && state.position() >= state.shared.ring.end() && !beside.has_more();
+            return if nothing_left {
+                Look::Ring
+            } else {
+                Look::Blocked(Blocked::HeldBack)
+            };
         }
-        let again = !beside.ready.is_empty() && !(self.fresh_first && (beside.side || state.has_fresh()));
-        if again {
+        let parked_full = beside.is_parked_full(&state.rules);
+        let turn_of_fresh = self.fresh_first && !parked_full && (beside.side || state.has_fresh());
+        if !beside.ready.is_empty() && !turn_of_fresh {
             return self.redeliver::<M>(&state, beside);
         }
         self.fresh_first = false;
-        if beside.is_parked_full(&state.rules) {
+        if parked_full {
             return Look::Blocked(Blocked::HeldBack);
         }
         if beside.side {
@@ -459,6 +459,11 @@ impl<T: Send + 'static> Seat<T> {
         }
         let next = kept.messages.pop();
         beside.side = kept.messages.len() > 0;
+        if !beside.side
+            && let Place::Cursor(cursor) = &state.place
+        {
+            cursor.clear_behind();
+        }
         state.raise_attention(&beside);
         drop(beside);
         drop(kept);
@@ -512,19 +517,5 @@ impl<T> SubscriptionState<T> {
             (Ring::Queue(queue), _) => queue.why_nothing(),
             _ => unreachable!("a window's subscription has a cursor"),
         }
-    }
-}
-
-impl<T> Beside<T> {
-    /// Once the topic is closed nothing waits any more: what is parked becomes due. Whether there was any.
-    fn all_due(&mut self) -> bool {
-        while let Some(held) = self.parked.pop(crate::time::Timestamp::MAX) {
-            self.ready.push_back(held);
-        }
-        !self.ready.is_empty() || self.side || !self.lag.is_empty()
-    }
-
-    fn has_more(&self) -> bool {
-        !self.ready.is_empty() || !self.parked.is_empty() || self.side || !self.lag.is_empty()
     }
 }

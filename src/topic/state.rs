@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::delivery::dead_letter::{DeadLetter, DeadReason, Letters};
+use crate::delivery::dead_letter::{DeadLetter, Letters};
 use crate::delivery::lag::{LagLog, Lagged};
 use crate::delivery::lease::{LeaseId, Leases};
 use crate::delivery::parked::Parked;
@@ -119,6 +119,7 @@ pub(crate) struct SubscriptionState<T> {
     pub(crate) shared: Arc<Shared<T>>,
     pub(crate) credit: CreditPool<Arc<Self>>,
     pub(crate) name: Arc<str>,
+    /// Unlike that of any other subscription in this process, whatever its broker.
     pub(crate) id: u64,
     /// How many handles there are. AcqRel: the last one to go acts for all.
     pub(crate) handles: AtomicUsize,
@@ -135,7 +136,7 @@ pub(crate) struct Beside<T> {
     /// To be delivered again later.
     pub(crate) parked: Parked<Held<T>>,
     /// Dead, but the store is full.
-    pub(crate) undeliverable: VecDeque<(Held<T>, DeadReason)>,
+    pub(crate) undeliverable: VecDeque<StoredLetter<T>>,
     pub(crate) lag: LagLog,
     /// Whether the side store has something to deliver.
     pub(crate) side: bool,
@@ -147,6 +148,8 @@ pub(crate) struct Beside<T> {
     pub(crate) letters: Letters<StoredLetter<T>>,
     pub(crate) forward: Option<Arc<dyn Forward<T>>>,
     pub(crate) leases: Leases<Held<T>>,
+    /// When the timer calls next: the earliest of what is parked or out on a lease, or earlier. `MAX`: not at all.
+    pub(crate) scheduled: Timestamp,
     pub(crate) random: Random,
     /// Publishers wait on account of this subscription since then.
     pub(crate) blocks_since: Option<Timestamp>,
@@ -161,6 +164,9 @@ pub(crate) struct Counters {
     pub(crate) filtered: AtomicU64,
     pub(crate) dead_lettered: AtomicU64,
 }
+
+/// The next subscription's number in this process. Relaxed: only distinctness counts.
+static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 impl<T> Account for Arc<SubscriptionState<T>> {
     fn pool(&self) -> &CreditPool<Self> {
@@ -188,7 +194,7 @@ impl<T> SubscriptionState<T> {
             place,
             credit: CreditPool::new(rules.max_in_flight),
             name: name.into(),
-            id: seed,
+            id: NEXT_ID.fetch_add(1, Relaxed),
             handles: AtomicUsize::new(0),
             side_store,
             beside: Mutex::new(Beside {
@@ -203,6 +209,7 @@ impl<T> SubscriptionState<T> {
                 letters: Letters::new(rules.dead_letters_max),
                 forward: None,
                 leases: Leases::new(),
+                scheduled: Timestamp::MAX,
                 random: Random::new(seed),
                 blocks_since: None,
             }),
@@ -380,5 +387,25 @@ impl<T> Beside<T> {
 
     pub(crate) fn is_parked_full(&self, rules: &Rules<T>) -> bool {
         self.parked_count() >= rules.max_parked
+    }
+
+    /// Once the topic is closed nothing waits any more: what is parked becomes due.
+    pub(crate) fn all_due(&mut self) {
+        while let Some(held) = self.parked.pop(Timestamp::MAX) {
+            self.ready.push_back(held);
+        }
+    }
+
+    /// Whether there is something to deliver, or to tell, now or later.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.ready.is_empty() || !self.parked.is_empty() || self.side || !self.lag.is_empty()
+    }
+
+    /// The subscription is over: returns what nobody will see any more.
+    pub(crate) fn end(&mut self) -> impl Sized + use<T> {
+        self.ended = true;
+        self.side = false;
+        self.all_due();
+        (std::mem::take(&mut self.ready), std::mem::take(&mut self.undeliverable))
     }
 }
