@@ -335,7 +335,8 @@ impl<T: Send + 'static> TopicCore<T> {
             match self.enter(lane, 1) {
                 Entry::Claimed(claim) => return Ok(claim),
                 Entry::Spin => spin.snooze(),
-                Entry::Wait => return Err(PublishFailure::Full),
+                // Whoever does not wait cannot wait for ever.
+                Entry::Wait | Entry::Refused(PublishFailure::WouldDeadlock) => return Err(PublishFailure::Full),
                 Entry::Refused(failure) => return Err(failure),
             }
         }
