@@ -309,7 +309,7 @@ impl<T: Send + 'static> TopicCore<T> {
     }
 
     /// Publishes the first values of `values`, as many as the claim is for.
-    pub(crate) fn complete_run(&self, claim: Claim<'_, T>, values: &mut std::vec::Drain<'_, T>) {
+    pub(crate) fn complete_run(&self, claim: Claim<'_, T>, values: std::vec::Drain<'_, T>) {
         claim.fill_run(values);
         if self.shared.has_sleepers() {
             self.wake_subscribers();

@@ -193,7 +193,7 @@ impl<T: Send + 'static> Publisher<T> {
                 Err(_) => core.enter_run_waiting(&mut self.lane, hand.len(), deadline)?,
             };
             let n = claim.len();
-            core.complete_run(claim, &mut hand.drain(..n));
+            core.complete_run(claim, hand.drain(..n));
         }
         Ok(all)
     }

@@ -192,7 +192,7 @@ impl<T> Claim<'_, T> {
     }
 
     #[inline(always)]
-    pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
+    pub(crate) fn fill_run(self, values: std::vec::Drain<'_, T>) -> u64 {
         match self {
             Self::Queue(claim) => claim.fill_run(values),
             Self::Window(claim) => claim.fill_run(values),

@@ -236,12 +236,12 @@ impl<T> SubscriptionState<T> {
         match (&self.shared.ring, &self.place, line) {
             (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => match (cloner.one)(window, self, cursor, line) {
                 Take::Got(Some(taken)) => {
-                    window.tidy(cursor, taken.offset);
+                    window.tidy(taken.offset);
                     Fresh::Got(taken)
                 }
                 Take::Got(None) => {
                     let position = cursor.position();
-                    window.tidy(cursor, position.saturating_sub(1));
+                    window.tidy(position.saturating_sub(1));
                     Fresh::Filtered(1)
                 }
                 Take::Behind(range) => Fresh::Behind(range),

@@ -173,10 +173,17 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    /// Called by a subscriber that has taken `h`: drops consumed payloads promptly, but in passes while more is coming.
+    /// Called by a subscriber that has taken `h`: drops consumed payloads, in passes.
     #[inline(always)]
-    pub(crate) fn tidy(&self, cursor: &Cursor<T, A>, h: u64) {
-        if self.slots.needs_drop() && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor)) {
+    pub(crate) fn tidy(&self, h: u64) {
+        if self.slots.needs_drop() && h - self.freed.load(Relaxed).min(h) >= PASS as u64 {
+            self.reclaim(0);
+        }
+    }
+
+    /// Called by a subscriber that found nothing: drops what was consumed, so that nothing lingers while the ring is idle.
+    pub(crate) fn tidy_idle(&self, cursor: &Cursor<T, A>) {
+        if self.slots.needs_drop() && self.freed.load(Relaxed) < cursor.position() {
             self.reclaim(0);
         }
     }
