@@ -209,6 +209,8 @@ impl<T, A> Window<T, A> {
 
     /// Removes a cursor; what it alone held back is freed.
     pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) {
+        // What it has consumed goes first: without any cursor, the ring keeps what it holds.
+        self.reclaim(0);
         self.registry.lock().cursors.retain(|c| !Arc::ptr_eq(c, cursor));
         self.reclaim(0);
     }
