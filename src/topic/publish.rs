@@ -232,14 +232,14 @@ enum Obstacle {
 
 thread_local! {
     /// The subscription whose handler runs on this thread.
-    static HANDLING: Cell<Option<u64>> = const { Cell::new(None) };
+    static HANDLING: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// Notes which subscription's handler runs on this thread, until dropped.
-pub(crate) struct Handling(Option<u64>);
+pub(crate) struct Handling(Option<usize>);
 
 impl Handling {
-    pub(crate) fn enter(subscription: u64) -> Self {
+    pub(crate) fn enter(subscription: usize) -> Self {
         Self(HANDLING.replace(Some(subscription)))
     }
 }
@@ -426,7 +426,7 @@ impl<T: Send + 'static> TopicCore<T> {
         for state in subscriptions.iter().filter(|state| state.blocks(t)) {
             match state.rules.overflow {
                 Overflow::Fail => return Obstacle::Refuse(PublishFailure::Full),
-                Overflow::Block if handling == Some(state.id) => return Obstacle::Refuse(PublishFailure::WouldDeadlock),
+                Overflow::Block if handling == Some(state.id()) => return Obstacle::Refuse(PublishFailure::WouldDeadlock),
                 Overflow::Block if state.handles.load(Acquire) == 0 => {
                     return Obstacle::Refuse(PublishFailure::Abandoned(state.name.clone()));
                 }

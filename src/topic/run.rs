@@ -227,7 +227,7 @@ fn handle_one<T: Send + 'static, O: IntoOutcome>(
     handle: &(impl Fn(&Delivery<T>) -> O + Send + Sync),
 ) {
     let outcome = {
-        let _handling = Handling::enter(state.id);
+        let _handling = Handling::enter(state.id());
         catch_unwind(AssertUnwindSafe(|| handle(&delivery).into_outcome()))
     };
     let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed(panic_text(&*panic)));
@@ -256,7 +256,7 @@ where
     let before = handlers.len();
     handlers.retain_mut(|handler| {
         let polled = {
-            let _handling = Handling::enter(state.id);
+            let _handling = Handling::enter(state.id());
             catch_unwind(AssertUnwindSafe(|| {
                 handler.future.as_mut().poll(context).map(IntoOutcome::into_outcome)
             }))

@@ -6,10 +6,11 @@ use crate::delivery::dead_letter::{DeadLetter, DeadReason};
 use crate::delivery::lease::LeaseId;
 use crate::delivery::retry::{AfterFailure, after_failure};
 use crate::events::Event as Happened;
+use crate::message::MetaRef;
 use crate::offset::Offset;
 use crate::sync::{Arc, Ordering::*, Weak};
 use crate::time::Timestamp;
-use crate::topic::state::{Beside, Held, StoredLetter, SubscriptionState};
+use crate::topic::state::{Beside, Held, History, StoredLetter, SubscriptionState};
 use crate::wait::Fire;
 
 /// How a delivery failed.
@@ -180,25 +181,23 @@ impl<T: Send + 'static> SubscriptionState<T> {
     }
 
     /// Starts the ack timeout of a delivery, if there is one: keeps a clone, to have something to deliver again.
-    pub(crate) fn grant(&self, held: &mut Held<T>) {
-        let (Some(timeout), Some(clone)) = (self.rules.ack_timeout, self.shared.ring.cloner()) else {
-            return;
-        };
+    pub(crate) fn grant(&self, value: &T, meta: &MetaRef, offset: u64, history: History) -> Option<LeaseId> {
+        let (timeout, clone) = (self.rules.ack_timeout?, self.shared.ring.cloner()?);
         let copy = Held {
-            value: clone(&held.value),
-            meta: held.meta.clone(),
-            offset: held.offset,
-            history: held.history.clone(),
+            value: clone(value),
+            meta: meta.clone(),
+            offset,
+            history: Some(Box::new(history)),
         };
         let due = self.shared.environment.now().after(timeout);
         let (lease, first) = {
             let mut beside = self.beside.lock();
             (beside.leases.grant(due, copy), beside.is_first(due))
         };
-        held.history().lease = Some(lease);
         if first {
             self.schedule(due);
         }
+        Some(lease)
     }
 
     /// Ends a lease by a verdict; `false` if it had run out.
@@ -236,7 +235,7 @@ impl<T: Send + 'static> Fire for SubscriptionState<T> {
                 },
             );
             // Whoever holds the delivery may never give it back. If it does, its credit is written off (see `Delivery`).
-            self.credit_returned();
+            self.credit_returned(1);
         }
         self.change(|beside| {
             while let Some(held) = beside.parked.pop(now) {

@@ -72,11 +72,6 @@ impl<T> Held<T> {
         }
     }
 
-    /// How often it was delivered, the delivery that is out included.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.history.as_ref().map_or(1, |history| history.attempts)
-    }
-
     /// How often it failed.
     pub(crate) fn failures(&self) -> u32 {
         self.history.as_ref().map_or(0, |history| history.failures)
@@ -119,8 +114,6 @@ pub(crate) struct SubscriptionState<T> {
     pub(crate) shared: Arc<Shared<T>>,
     pub(crate) credit: CreditPool<Arc<Self>>,
     pub(crate) name: Arc<str>,
-    /// Unlike that of any other subscription in this process, whatever its broker.
-    pub(crate) id: u64,
     /// How many handles there are. AcqRel: the last one to go acts for all.
     pub(crate) handles: AtomicUsize,
     pub(crate) side_store: Option<Arc<SideStoreOf<T>>>,
@@ -165,16 +158,13 @@ pub(crate) struct Counters {
     pub(crate) dead_lettered: AtomicU64,
 }
 
-/// The next subscription's number in this process. Relaxed: only distinctness counts.
-static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-
 impl<T> Account for Arc<SubscriptionState<T>> {
     fn pool(&self) -> &CreditPool<Self> {
         &self.credit
     }
 
-    fn credit_returned(&self) {
-        SubscriptionState::credit_returned(self);
+    fn returned(&self, credits: u64) {
+        self.credit_returned(credits);
     }
 }
 
@@ -194,7 +184,6 @@ impl<T> SubscriptionState<T> {
             place,
             credit: CreditPool::new(rules.max_in_flight),
             name: name.into(),
-            id: NEXT_ID.fetch_add(1, Relaxed),
             handles: AtomicUsize::new(0),
             side_store,
             beside: Mutex::new(Beside {
@@ -218,6 +207,11 @@ impl<T> SubscriptionState<T> {
             counters: Counters::default(),
             me: me.clone(),
         })
+    }
+
+    /// Unlike that of any other subscription in this process, whatever its broker.
+    pub(crate) fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     pub(crate) fn me(&self) -> Weak<Self> {
@@ -359,12 +353,14 @@ impl<T> SubscriptionState<T> {
         }
     }
 
-    /// Called when a credit came back that somebody may wait for.
+    /// Called when credits came back that somebody may wait for.
     #[cold]
-    pub(crate) fn credit_returned(&self) {
-        self.credit.put(1);
+    pub(crate) fn credit_returned(&self, credits: u64) {
+        self.credit.put(credits);
         if self.shared.ring.is_closed() {
             self.wake_all();
+        } else if credits > 1 {
+            self.credit_event.notify_all();
         } else if self.credit_event.has_sleepers() {
             self.credit_event.notify();
         }
