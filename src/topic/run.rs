@@ -181,6 +181,9 @@ impl<T: Send + 'static> Subscription<T> {
     /// Receives and calls `handle`, with up to `concurrency` messages (at least one) in hand at a time, until the subscription is closed. All of
     /// it runs inside the returned future, so it needs no particular executor; spawn it several times to use several threads.
     ///
+    /// The handler's future may keep the delivery as long as it runs. A clone of it that outlives the future keeps the message in flight, and
+    /// is a nack when it is dropped, whatever the future returned.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the handlers' futures; their messages are delivered again.
@@ -207,11 +210,17 @@ impl<T: Send + 'static> Subscription<T> {
                 match received {
                     Some(Ok(delivery)) => {
                         let delivery = Arc::new(delivery);
-                        let future = Box::pin(handle(delivery.clone()));
-                        handlers.push(Handler {
-                            delivery: Some(delivery),
-                            future,
-                        });
+                        let made = {
+                            let _handling = Handling::enter(state.id());
+                            catch_unwind(AssertUnwindSafe(|| Box::pin(handle(delivery.clone()))))
+                        };
+                        match made {
+                            Ok(future) => handlers.push(Handler {
+                                delivery,
+                                future: Some(future),
+                            }),
+                            Err(panic) => finish(delivery, Outcome::Failed(panic_text(&*panic))),
+                        }
                     }
                     Some(Err(RecvError::Closed)) => return Ok(()),
                     Some(Err(_)) | None => {}
@@ -237,8 +246,9 @@ fn handle_one<T: Send + 'static, O: IntoOutcome>(
 
 /// One message in hand of `run_async`.
 struct Handler<T: Send + 'static, Fut> {
-    delivery: Option<Arc<Delivery<T>>>,
-    future: Pin<Box<Fut>>,
+    delivery: Arc<Delivery<T>>,
+    /// `None` once it has finished.
+    future: Option<Pin<Box<Fut>>>,
 }
 
 /// Polls the handlers, then, if there is room for one more, the receive. `None`: some handler has finished.
@@ -254,21 +264,14 @@ where
     Fut: Future<Output: IntoOutcome> + Send,
 {
     let before = handlers.len();
-    handlers.retain_mut(|handler| {
-        let polled = {
-            let _handling = Handling::enter(state.id());
-            catch_unwind(AssertUnwindSafe(|| {
-                handler.future.as_mut().poll(context).map(IntoOutcome::into_outcome)
-            }))
-        };
-        let outcome = match polled {
-            Ok(Poll::Pending) => return true,
-            Ok(Poll::Ready(outcome)) => outcome,
-            Err(panic) => Outcome::Failed(panic_text(&*panic)),
-        };
-        finish(handler, outcome);
-        false
-    });
+    // One after the other, because settling and dropping a future run code of the user, which may look at anything but this list.
+    let mut at = 0;
+    while at < handlers.len() {
+        match poll_one(state, &mut handlers[at], context) {
+            None => at += 1,
+            Some(outcome) => finish(handlers.swap_remove(at).delivery, outcome),
+        }
+    }
     if handlers.len() < before {
         return Poll::Ready(None);
     }
@@ -279,11 +282,33 @@ where
     }
 }
 
-/// Settles. The handler's future may hold a clone of the delivery, so it goes first; if somebody else kept one, the message is settled when that
-/// one is dropped: as a nack.
-fn finish<T: Send + 'static, Fut>(handler: &mut Handler<T, Fut>, outcome: Outcome) {
-    let Some(delivery) = handler.delivery.take() else { return };
+/// Polls a handler; what it said, once it has finished. Its future is dropped then, because it may hold a clone of the delivery.
+fn poll_one<T, Fut>(state: &SubscriptionState<T>, handler: &mut Handler<T, Fut>, context: &mut Context<'_>) -> Option<Outcome>
+where
+    T: Send + Sync + 'static,
+    Fut: Future<Output: IntoOutcome> + Send,
+{
+    let _handling = Handling::enter(state.id());
+    let future = &mut handler.future;
+    let polled = catch_unwind(AssertUnwindSafe(|| match future.as_mut() {
+        Some(future) => future.as_mut().poll(context).map(IntoOutcome::into_outcome),
+        None => Poll::Pending,
+    }));
+    let outcome = match polled {
+        Ok(Poll::Pending) => return None,
+        Ok(Poll::Ready(outcome)) => outcome,
+        Err(panic) => Outcome::Failed(panic_text(&*panic)),
+    };
+    let finished = future.take();
+    // It has said what it had to say: a panic while it is dropped changes nothing.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
+    Some(outcome)
+}
+
+/// Settles. If somebody kept a clone of the delivery, that is settled when it is dropped: as a nack.
+fn finish<T: Send + 'static>(delivery: Arc<Delivery<T>>, outcome: Outcome) {
     if let Ok(delivery) = Arc::try_unwrap(delivery) {
+        // A verdict that came too late needs nothing: the message is on its way again.
         let _ = delivery.settle(outcome);
     }
 }
