@@ -325,12 +325,13 @@ impl<S: Account> Loan<S> {
     pub(crate) fn account(&self) -> &S {
         &self.node().account
     }
+}
 
+impl<S: Account> Loan<S> {
     /// Ends a loan whose credit was put back into the pool already.
-    #[cold]
     pub(crate) fn write_off(self) {
         let loan = std::mem::ManuallyDrop::new(self);
-        drop(leave(loan.node, 1));
+        let _ = end_elsewhere(loan.node, 1);
     }
 }
 
@@ -353,11 +354,11 @@ fn settle<S: Account>(node: NonNull<Node<S>>, n: u64) {
 
 #[cold]
 fn settle_elsewhere<S: Account>(node: NonNull<Node<S>>, n: u64) {
-    leave(node, n).returned(n);
+    end_elsewhere(node, n).returned(n);
 }
 
-/// Takes `n` loans out of the node's count; their credit belongs to the pool.
-fn leave<S: Account>(node: NonNull<Node<S>>, n: u64) -> S {
+/// Ends `n` loans without giving their credits back to the lender.
+fn end_elsewhere<S: Account>(node: NonNull<Node<S>>, n: u64) -> S {
     // SAFETY: `n` loans of the caller are out, and a node with a loan out is not freed.
     let alive = unsafe { node.as_ref() };
     // First the account, while these loans still keep the node.

@@ -12,6 +12,7 @@ use crate::topic::publish::Lane;
 use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
 use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
+use crate::user_code::drop_contained;
 use crate::wait::{Event, Sleepers};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
@@ -39,9 +40,14 @@ impl<T: Send + 'static> TopicCore<T> {
         let first = 0;
         options.check_affordable(settings.capacity)?;
         let ring = match options.cloner {
-            None => Ring::Queue(Queue::new(settings.capacity, first)),
-            Some(cloner) => Ring::Window((cloner.window)(settings.capacity, first), cloner),
+            None => Queue::try_new(settings.capacity, first).map(Ring::Queue),
+            Some(cloner) => (cloner.window)(settings.capacity, first).map(|window| Ring::Window(window, cloner)),
         };
+        let ring = ring.map_err(|_| Error::OutOfMemory {
+            topic: name.to_owned(),
+            capacity: settings.capacity,
+            message_bytes: ring::slot_bytes::<T>(),
+        })?;
         let sleepers: Sleepers = Arc::new(CachePadded::new(AtomicUsize::new(0)));
         let waiting: Sleepers = Arc::new(CachePadded::new(AtomicUsize::new(0)));
         let shared = Shared {
@@ -261,7 +267,7 @@ impl<T: Send + 'static> TopicCore<T> {
         let kept = state.side_store.as_ref().map(|store| store.kept.lock().messages.clear());
         let dropped = state.change(Beside::end);
         state.unschedule();
-        drop((kept, dropped));
+        drop_contained((kept, dropped));
         self.shared.space.notify_all();
         self.shared.environment.feed.tell(|| Happened::Unsubscribed {
             topic: self.shared.name.to_string(),

@@ -5,7 +5,6 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::delivery::dead_letter::DeadReason;
-use crate::delivery::lease::LeaseId;
 use crate::delivery::outcome::{Outcome, cut};
 use crate::error::{Error, Result};
 use crate::message::{Headers, MetaRef};
@@ -89,12 +88,10 @@ impl Mode for Explicit {
     }
 
     #[allow(private_interfaces)]
-    fn limited<T: Send + 'static>(held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
+    fn limited<T: Send + 'static>(mut held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
         let credit = credit.expect("an explicit seat takes credit before it takes a message");
-        // If granting unwinds, which clones the payload, the delivery is dropped, and that is a failure: nothing is lost.
-        let mut delivery = Delivery::new(held, credit);
-        delivery.grant();
-        delivery
+        credit.account().grant(&mut held);
+        Delivery::new(held, credit)
     }
 }
 
@@ -111,7 +108,7 @@ impl Mode for Auto {
     #[allow(private_interfaces)]
     #[inline]
     fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<T>) -> Option<usize> {
-        seat.pop_run(max, out).map(|(_, taken)| taken)
+        seat.pop_run(max, out, &mut 0)
     }
 
     #[allow(private_interfaces)]
@@ -178,38 +175,22 @@ impl<T: Send + 'static> Delivery<T> {
             .account()
     }
 
-    /// Starts the ack timeout, if there is one.
-    fn grant(&mut self) {
-        let Some(value) = &self.value else { return };
-        let history = self.history.as_deref().cloned().unwrap_or_default();
-        let lease = self.account().grant(value, &self.meta, self.offset, history);
-        if lease.is_some() {
-            self.history.get_or_insert_default().lease = lease;
-        }
-    }
-
-    /// Ends the ack timeout, if there is one; `false` if it had run out. The credit went back to the pool then, and is written off.
+    /// Ends the ack timeout, if there is one; `false` if it had run out.
     #[inline(always)]
-    fn end_lease(&mut self) -> bool {
-        match self.history.as_ref().and_then(|history| history.lease) {
+    fn end_lease(&self) -> bool {
+        match &self.history {
             None => true,
-            Some(lease) => self.end_this_lease(lease),
+            Some(history) => history.lease.is_none_or(|lease| self.account().end_lease(lease)),
         }
     }
 
-    #[cold]
-    fn end_this_lease(&mut self, lease: LeaseId) -> bool {
-        let in_time = self.account().end_lease(lease);
-        if !in_time && let Some(credit) = self.credit.take() {
-            credit.write_off();
-        }
-        in_time
-    }
-
-    /// Gives the credit back. From here on, dropping the delivery says nothing more.
+    /// Gives the credit back; from here on, dropping the delivery says nothing more. If the lease had run out, the credit went back then.
     #[inline(always)]
-    fn pay_back(&mut self) {
-        drop(self.credit.take());
+    fn end_credit(&mut self, in_time: bool) {
+        match self.credit.take() {
+            Some(credit) if !in_time => credit.write_off(),
+            credit => drop(credit),
+        }
     }
 
     /// Takes the message out, to be delivered again or to be kept as a dead letter.
@@ -231,7 +212,7 @@ impl<T: Send + 'static> Delivery<T> {
     #[inline(always)]
     pub fn ack(mut self) -> Result<()> {
         let in_time = self.end_lease();
-        self.pay_back();
+        self.end_credit(in_time);
         if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
@@ -240,7 +221,10 @@ impl<T: Send + 'static> Delivery<T> {
         let mut in_time = true;
         let mut credits: Option<Loans<Arc<SubscriptionState<T>>>> = None;
         for mut delivery in deliveries {
-            in_time &= delivery.end_lease();
+            if !delivery.end_lease() {
+                delivery.end_credit(false);
+                in_time = false;
+            }
             let Some(credit) = delivery.credit.take() else { continue };
             let other = match &mut credits {
                 Some(credits) => credits.add(credit).err(),
@@ -262,7 +246,7 @@ impl<T: Send + 'static> Delivery<T> {
     #[inline]
     pub fn into_inner(mut self) -> Result<T> {
         let in_time = self.end_lease();
-        self.pay_back();
+        self.end_credit(in_time);
         self.value.take().filter(|_| in_time).ok_or(Error::LeaseLost)
     }
 
@@ -318,20 +302,20 @@ impl<T: Send + 'static> Delivery<T> {
     }
 
     fn fail(mut self, failure: Failure) -> Result<()> {
-        let state = self.account().clone();
         let in_time = self.end_lease();
+        let state = self.account().clone();
         // First the message, then the credit: it is never neither in flight nor waiting.
         if in_time && let Some(held) = self.take_back() {
             state.failed(held, failure);
         }
-        self.pay_back();
+        self.end_credit(in_time);
         if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
     /// Puts the message back as if it had not been delivered: no failure is counted.
     pub(crate) fn put_back(mut self) {
-        let state = self.account().clone();
         let in_time = self.end_lease();
+        let state = self.account().clone();
         let mut unwanted = None;
         if in_time && let Some(mut held) = self.take_back() {
             held.history().lease = None;
@@ -343,7 +327,7 @@ impl<T: Send + 'static> Delivery<T> {
                 None
             });
         }
-        self.pay_back();
+        self.end_credit(in_time);
         drop(unwanted);
     }
 

@@ -15,6 +15,7 @@ use crate::topic::core::TopicCore;
 use crate::topic::rules::Overflow;
 use crate::topic::shared::{Claim, Ring};
 use crate::topic::state::{Place, SubscriptionState};
+use crate::user_code::drop_contained;
 use crate::wait::{Event, Spin, Wake};
 
 /// What a publish reached.
@@ -232,14 +233,14 @@ enum Obstacle {
 
 thread_local! {
     /// The subscription whose handler runs on this thread.
-    static HANDLING: Cell<Option<usize>> = const { Cell::new(None) };
+    static HANDLING: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Notes which subscription's handler runs on this thread, until dropped.
-pub(crate) struct Handling(Option<usize>);
+pub(crate) struct Handling(Option<u64>);
 
 impl Handling {
-    pub(crate) fn enter(subscription: usize) -> Self {
+    pub(crate) fn enter(subscription: u64) -> Self {
         Self(HANDLING.replace(Some(subscription)))
     }
 }
@@ -426,7 +427,7 @@ impl<T: Send + 'static> TopicCore<T> {
         for state in subscriptions.iter().filter(|state| state.blocks(t)) {
             match state.rules.overflow {
                 Overflow::Fail => return Obstacle::Refuse(PublishFailure::Full),
-                Overflow::Block if handling == Some(state.id()) => return Obstacle::Refuse(PublishFailure::WouldDeadlock),
+                Overflow::Block if handling == Some(state.id) => return Obstacle::Refuse(PublishFailure::WouldDeadlock),
                 Overflow::Block if state.handles.load(Acquire) == 0 => {
                     return Obstacle::Refuse(PublishFailure::Abandoned(state.name.clone()));
                 }
@@ -449,7 +450,7 @@ impl<T: Send + 'static> TopicCore<T> {
                 self.shared.unrouted.fetch_add(1, Relaxed);
             }
         }
-        drop(value);
+        drop_contained(value);
     }
 
     /// For a publisher that has registered: whether there is room after all, or waiting has become pointless.

@@ -173,7 +173,10 @@ impl<T: Send + 'static> Seat<T> {
         loop {
             match blocked {
                 Blocked::Closed => return Err(RecvError::Closed),
-                Blocked::Lagged(lagged) => return Err(RecvError::Lagged(lagged)),
+                Blocked::Lagged(lagged) => {
+                    self.state.pass_credit_on();
+                    return Err(RecvError::Lagged(lagged));
+                }
                 _ if until.is_stopped() => return Err(RecvError::Timeout),
                 Blocked::Busy if until.is_past() => return Err(RecvError::Timeout),
                 Blocked::Busy => spin.snooze(),
@@ -279,7 +282,8 @@ impl Waiting {
                     return Poll::Ready(Err(RecvError::Closed));
                 }
                 Blocked::Lagged(lagged) => {
-                    self.finish(&seat.state);
+                    self.cancel(&seat.state);
+                    seat.state.pass_credit_on();
                     return Poll::Ready(Err(RecvError::Lagged(lagged)));
                 }
                 Blocked::Busy if looks < BUSY_LOOKS => std::hint::spin_loop(),

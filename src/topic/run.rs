@@ -15,6 +15,7 @@ use crate::topic::publish::Handling;
 use crate::topic::receive::{RecvError, Until};
 use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Subscription;
+use crate::user_code::{contained, drop_contained};
 
 /// Handlers at work: see [`Subscription::run`]. Dropping it lets them go on until the subscription is closed; [`drain`](Self::drain) ends them.
 #[must_use = "dropping it lets the handlers go on; drain() ends them"]
@@ -153,15 +154,16 @@ impl<T: Send + 'static> Subscription<T> {
             let work = move || {
                 let state = subscriber.subscription().state().clone();
                 loop {
-                    match subscriber.recv_until(Until {
+                    let until = Until {
                         deadline: None,
                         stop: Some(&stop),
-                    }) {
-                        Ok(delivery) => handle_one(&state, delivery, &*handle),
-                        Err(RecvError::Lagged(_)) => {}
-                        Err(RecvError::Closed) => return,
-                        Err(RecvError::Timeout) if stop.load(Acquire) != 0 => return,
-                        Err(RecvError::Timeout) => {}
+                    };
+                    // A payload that panics when cloned is told as lost; the worker goes on.
+                    match catch_unwind(AssertUnwindSafe(|| subscriber.recv_until(until))) {
+                        Ok(Ok(delivery)) => handle_one(&state, delivery, &*handle),
+                        Ok(Err(RecvError::Closed)) => return,
+                        Ok(Err(RecvError::Lagged(_) | RecvError::Timeout)) => {}
+                        Err(panic) => drop_contained(panic),
                     }
                     if stop.load(Acquire) != 0 {
                         return;
@@ -210,16 +212,14 @@ impl<T: Send + 'static> Subscription<T> {
                 match received {
                     Some(Ok(delivery)) => {
                         let delivery = Arc::new(delivery);
-                        let made = {
-                            let _handling = Handling::enter(state.id());
-                            catch_unwind(AssertUnwindSafe(|| Box::pin(handle(delivery.clone()))))
+                        let shared = delivery.clone();
+                        let future = {
+                            let _handling = Handling::enter(state.id);
+                            catch_unwind(AssertUnwindSafe(|| Box::pin(handle(shared))))
                         };
-                        match made {
-                            Ok(future) => handlers.push(Handler {
-                                delivery,
-                                future: Some(future),
-                            }),
-                            Err(panic) => finish(delivery, Outcome::Failed(panic_text(&*panic))),
+                        match future {
+                            Ok(future) => handlers.push(Handler { delivery, future }),
+                            Err(panic) => settle_shared(delivery, failed_by(panic)),
                         }
                     }
                     Some(Err(RecvError::Closed)) => return Ok(()),
@@ -236,19 +236,38 @@ fn handle_one<T: Send + 'static, O: IntoOutcome>(
     handle: &(impl Fn(&Delivery<T>) -> O + Send + Sync),
 ) {
     let outcome = {
-        let _handling = Handling::enter(state.id());
+        let _handling = Handling::enter(state.id);
         catch_unwind(AssertUnwindSafe(|| handle(&delivery).into_outcome()))
     };
-    let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed(panic_text(&*panic)));
-    // A verdict that came too late needs nothing: the message is on its way again.
-    let _ = delivery.settle(outcome);
+    settle(delivery, outcome.unwrap_or_else(failed_by));
+}
+
+/// Settles. A verdict that came too late needs nothing: the message is on its way again. Nor does a payload that panics when it is dropped.
+fn settle<T: Send + 'static>(delivery: Delivery<T>, outcome: Outcome) {
+    contained(|| {
+        let _ = delivery.settle(outcome);
+    });
+}
+
+/// Settles what a handler's future may have kept a clone of. If somebody still has one, the message is settled when that one is dropped: as a
+/// nack.
+fn settle_shared<T: Send + 'static>(delivery: Arc<Delivery<T>>, outcome: Outcome) {
+    if let Ok(delivery) = Arc::try_unwrap(delivery) {
+        settle(delivery, outcome);
+    }
+}
+
+/// What a handler's panic says about the message.
+fn failed_by(panic: Box<dyn std::any::Any + Send>) -> Outcome {
+    let text = panic_text(&*panic);
+    drop_contained(panic);
+    Outcome::Failed(text)
 }
 
 /// One message in hand of `run_async`.
 struct Handler<T: Send + 'static, Fut> {
     delivery: Arc<Delivery<T>>,
-    /// `None` once it has finished.
-    future: Option<Pin<Box<Fut>>>,
+    future: Pin<Box<Fut>>,
 }
 
 /// Polls the handlers, then, if there is room for one more, the receive. `None`: some handler has finished.
@@ -264,52 +283,40 @@ where
     Fut: Future<Output: IntoOutcome> + Send,
 {
     let before = handlers.len();
-    // One after the other, because settling and dropping a future run code of the user, which may look at anything but this list.
     let mut at = 0;
     while at < handlers.len() {
-        match poll_one(state, &mut handlers[at], context) {
-            None => at += 1,
-            Some(outcome) => finish(handlers.swap_remove(at).delivery, outcome),
-        }
+        let polled = {
+            let _handling = Handling::enter(state.id);
+            let future = handlers[at].future.as_mut();
+            catch_unwind(AssertUnwindSafe(|| future.poll(context).map(IntoOutcome::into_outcome)))
+        };
+        let outcome = match polled {
+            Ok(Poll::Pending) => {
+                at += 1;
+                continue;
+            }
+            Ok(Poll::Ready(outcome)) => outcome,
+            Err(panic) => failed_by(panic),
+        };
+        // The future may have kept the delivery, so it goes first.
+        let Handler { delivery, future } = handlers.remove(at);
+        drop_contained(future);
+        settle_shared(delivery, outcome);
     }
     if handlers.len() < before {
         return Poll::Ready(None);
     }
     if handlers.len() < most {
-        recv.poll(context).map(Some)
+        match catch_unwind(AssertUnwindSafe(|| recv.poll(context))) {
+            Ok(polled) => polled.map(Some),
+            Err(panic) => {
+                // A payload that panics when cloned is told as lost; the others are handled.
+                drop_contained(panic);
+                Poll::Ready(None)
+            }
+        }
     } else {
         Poll::Pending
-    }
-}
-
-/// Polls a handler; what it said, once it has finished. Its future is dropped then, because it may hold a clone of the delivery.
-fn poll_one<T, Fut>(state: &SubscriptionState<T>, handler: &mut Handler<T, Fut>, context: &mut Context<'_>) -> Option<Outcome>
-where
-    T: Send + Sync + 'static,
-    Fut: Future<Output: IntoOutcome> + Send,
-{
-    let _handling = Handling::enter(state.id());
-    let future = &mut handler.future;
-    let polled = catch_unwind(AssertUnwindSafe(|| match future.as_mut() {
-        Some(future) => future.as_mut().poll(context).map(IntoOutcome::into_outcome),
-        None => Poll::Pending,
-    }));
-    let outcome = match polled {
-        Ok(Poll::Pending) => return None,
-        Ok(Poll::Ready(outcome)) => outcome,
-        Err(panic) => Outcome::Failed(panic_text(&*panic)),
-    };
-    let finished = future.take();
-    // It has said what it had to say: a panic while it is dropped changes nothing.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(finished)));
-    Some(outcome)
-}
-
-/// Settles. If somebody kept a clone of the delivery, that is settled when it is dropped: as a nack.
-fn finish<T: Send + 'static>(delivery: Arc<Delivery<T>>, outcome: Outcome) {
-    if let Ok(delivery) = Arc::try_unwrap(delivery) {
-        // A verdict that came too late needs nothing: the message is on its way again.
-        let _ = delivery.settle(outcome);
     }
 }
 

@@ -16,11 +16,12 @@ use crate::events::Event as Happened;
 use crate::message::MetaRef;
 use crate::offset::Offset;
 use crate::ring::{Account, CreditPool, Cursor};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering::*, Weak};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering::*, Weak, plain};
 use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::rules::Rules;
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
+use crate::user_code::drop_contained;
 use crate::wait::{Event, Sleepers};
 
 /// A message between its hand-overs.
@@ -114,6 +115,8 @@ pub(crate) struct SubscriptionState<T> {
     pub(crate) shared: Arc<Shared<T>>,
     pub(crate) credit: CreditPool<Arc<Self>>,
     pub(crate) name: Arc<str>,
+    /// Unlike that of any other subscription in this process, whatever its broker.
+    pub(crate) id: u64,
     /// How many handles there are. AcqRel: the last one to go acts for all.
     pub(crate) handles: AtomicUsize,
     pub(crate) side_store: Option<Arc<SideStoreOf<T>>>,
@@ -158,6 +161,9 @@ pub(crate) struct Counters {
     pub(crate) dead_lettered: AtomicU64,
 }
 
+/// The next subscription's number in this process. Relaxed: only distinctness counts.
+static NEXT_ID: plain::AtomicUsize = plain::AtomicUsize::new(0);
+
 impl<T> Account for Arc<SubscriptionState<T>> {
     fn pool(&self) -> &CreditPool<Self> {
         &self.credit
@@ -184,6 +190,7 @@ impl<T> SubscriptionState<T> {
             place,
             credit: CreditPool::new(rules.max_in_flight),
             name: name.into(),
+            id: NEXT_ID.fetch_add(1, Relaxed) as u64,
             handles: AtomicUsize::new(0),
             side_store,
             beside: Mutex::new(Beside {
@@ -207,11 +214,6 @@ impl<T> SubscriptionState<T> {
             counters: Counters::default(),
             me: me.clone(),
         })
-    }
-
-    /// Unlike that of any other subscription in this process, whatever its broker.
-    pub(crate) fn id(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 
     pub(crate) fn me(&self) -> Weak<Self> {
@@ -248,7 +250,10 @@ impl<T> SubscriptionState<T> {
             },
             (Ring::Queue(queue), _, _) => match queue.take() {
                 Ok((offset, value, meta)) if self.passes(&value) => Fresh::Got(Taken { offset, value, meta }),
-                Ok(_) => Fresh::Filtered(1),
+                Ok((_, value, _)) => {
+                    drop_contained(value);
+                    Fresh::Filtered(1)
+                }
                 Err(nothing) => Fresh::Nothing(nothing),
             },
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
@@ -340,6 +345,13 @@ impl<T> SubscriptionState<T> {
         }
     }
 
+    /// A receiver leaves with news instead of a message: if there is credit, the next one may have it.
+    pub(crate) fn pass_credit_on(&self) {
+        if self.credit_event.has_sleepers() {
+            self.credit_event.notify();
+        }
+    }
+
     /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.
     pub(crate) fn raise_attention(&self, beside: &Beside<T>) {
         self.attention.swap(u64::from(beside.wants_attention(&self.rules)), AcqRel);
@@ -361,7 +373,7 @@ impl<T> SubscriptionState<T> {
         }
     }
 
-    /// Called when credits came back that somebody may wait for.
+    /// Credits came back that somebody may wait for.
     #[cold]
     pub(crate) fn credit_returned(&self, credits: u64) {
         self.credit.put(credits);
