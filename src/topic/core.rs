@@ -38,7 +38,6 @@ impl<T: Send + 'static> TopicCore<T> {
         let first = options.first_offset;
         #[cfg(not(any(test, feature = "testing")))]
         let first = 0;
-        options.check_affordable(settings.capacity)?;
         let ring = match options.cloner {
             None => Queue::try_new(settings.capacity, first).map(Ring::Queue),
             Some(cloner) => (cloner.window)(settings.capacity, first).map(|window| Ring::Window(window, cloner)),

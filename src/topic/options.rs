@@ -148,19 +148,6 @@ impl<T: Send + 'static> TopicOptions<T> {
         })
     }
 
-    /// Whether there is memory for that many messages: refused here, because a failed allocation later would end the process.
-    pub(crate) fn check_affordable(&self, capacity: usize) -> Result<()> {
-        let bytes = capacity.checked_mul(size_of::<(u64, T)>());
-        match bytes.map(|bytes| Vec::<u8>::new().try_reserve_exact(bytes)) {
-            Some(Ok(())) => Ok(()),
-            _ => Err(Error::BadOption {
-                option: "capacity",
-                value: capacity.to_string(),
-                range: "what the memory has room for: choose less",
-            }),
-        }
-    }
-
     /// Whether an existing topic with these settings serves someone who asks for these options.
     pub(crate) fn check_same(&self, name: &str, have: &Settings) -> Result<()> {
         let differ = |option, expected: &dyn fmt::Debug, found: &dyn fmt::Debug| Error::OptionsDiffer {
