@@ -180,7 +180,10 @@ impl Broker {
     /// [`Error::BadName`], [`Error::WrongType`] if it carries another payload, [`Error::Closed`].
     pub fn topic<T: Payload>(&self, name: &str) -> Result<Topic<T>> {
         match self.existing(name)? {
-            Some(core) => Ok(Topic::new(core)),
+            Some(core) => {
+                self.collect_dead_letters(&core)?;
+                Ok(Topic::new(core))
+            }
             None => self.topic_with(name, TopicOptions::new()),
         }
     }
@@ -194,12 +197,12 @@ impl Broker {
         options.settings()?;
         if let Some(core) = self.existing::<T>(name)? {
             options.check_same(name, &core.settings)?;
+            self.collect_dead_letters(&core)?;
             return Ok(Topic::new(core));
         }
-        let origin = match names::origin_of(name) {
-            Some((topic, subscription)) => Some(self.dead_letter_origin::<T>(name, topic, subscription)?),
-            None => None,
-        };
+        if self.dead_letter_origin::<T>(name)?.is_none() && names::origin_of(name).is_some() {
+            return Err(names::no_origin(name));
+        }
         let made = Arc::new(TopicCore::new(name, &options, &self.inner.environment)?);
         let core = {
             let mut topics = self.inner.topics.lock();
@@ -215,9 +218,7 @@ impl Broker {
                 .environment
                 .feed
                 .tell(|| Happened::TopicCreated { topic: name.to_owned() });
-            if let Some(origin) = origin {
-                core.collect_dead_letters_of(&origin);
-            }
+            self.collect_dead_letters(&core)?;
         } else {
             options.check_same(name, &core.settings)?;
         }
@@ -236,11 +237,20 @@ impl Broker {
         found.map(|topic| downcast::<T>(name, topic)).transpose()
     }
 
-    fn dead_letter_origin<T: Send + 'static>(&self, name: &str, topic: &str, subscription: &str) -> Result<Arc<SubscriptionState<T>>> {
-        let origin = self.existing::<T>(topic)?;
-        origin
-            .and_then(|core| core.origin(subscription))
-            .ok_or_else(|| names::no_origin(name))
+    /// The subscription whose dead letters belong to the topic of this name, if it is such a topic and the subscription exists.
+    fn dead_letter_origin<T: Send + 'static>(&self, name: &str) -> Result<Option<Arc<SubscriptionState<T>>>> {
+        let Some((topic, subscription)) = names::origin_of(name) else {
+            return Ok(None);
+        };
+        Ok(self.existing::<T>(topic)?.and_then(|core| core.origin(subscription)))
+    }
+
+    /// Ties a dead-letter topic to its subscription, each time it is opened: the subscription may be a new one of the same name.
+    fn collect_dead_letters<T: Send + 'static>(&self, core: &Arc<TopicCore<T>>) -> Result<()> {
+        if let Some(origin) = self.dead_letter_origin::<T>(&core.shared.name)? {
+            core.collect_dead_letters_of(&origin);
+        }
+        Ok(())
     }
 
     /// The numbers of all topics, by name.

@@ -47,5 +47,5 @@ pub use self::select::{Ready, select};
 pub use self::settle::DeadLetters;
 pub(crate) use self::state::SubscriptionState;
 pub use self::stats::{SubscriptionStats, TopicStats, render_prometheus};
-pub use self::subscriber::Subscriber;
+pub use self::subscriber::{IntoIter, Subscriber};
 pub use self::subscription::{Iter, Subscription};

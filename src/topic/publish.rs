@@ -181,8 +181,8 @@ impl fmt::Display for PublishFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("a subscription has no room: receive from it, wait with publish(), or choose another overflow rule"),
-            Self::Closed => f.write_str("the topic is closed"),
-            Self::Timeout => f.write_str("a subscription had no room until the deadline"),
+            Self::Closed => f.write_str("the topic is closed: it accepts nothing any more"),
+            Self::Timeout => f.write_str("a subscription had no room until the deadline: Topic::stats().blocked_by names it"),
             Self::WouldDeadlock => f.write_str(
                 "a handler publishes to the full topic that it alone empties: use try_publish, another topic, or a larger capacity",
             ),

@@ -100,16 +100,6 @@ impl std::error::Error for RecvError {}
 impl std::error::Error for TryRecvError {}
 impl std::error::Error for Lagged {}
 
-impl From<TryRecvError> for crate::Error {
-    fn from(error: TryRecvError) -> Self {
-        Self::Recv(match error {
-            TryRecvError::Empty | TryRecvError::InFlightFull => RecvError::Timeout,
-            TryRecvError::Closed => RecvError::Closed,
-            TryRecvError::Lagged(lagged) => RecvError::Lagged(lagged),
-        })
-    }
-}
-
 /// When a wait ends without a message.
 #[derive(Clone, Copy)]
 pub(crate) struct Until<'a> {

@@ -245,7 +245,13 @@ impl<T> Rules<T> {
             max_parked: in_range("max_parked", o.max_parked.unwrap_or(16_384), 1, usize::MAX, "at least 1")?,
             max_failures: in_range("max_failures", o.max_failures.unwrap_or(16), 1, u32::MAX, "at least 1")?,
             backoff: o.backoff.clone().unwrap_or_default(),
-            ack_timeout: o.ack_timeout,
+            ack_timeout: o
+                .ack_timeout
+                .map(|timeout| {
+                    in_range("ack_timeout in nanoseconds", timeout.as_nanos(), 1, u128::MAX, "more than zero")?;
+                    Ok::<_, Error>(timeout)
+                })
+                .transpose()?,
             dead_letters_max: in_range(
                 "dead_letters_max",
                 o.dead_letters_max.unwrap_or(10_000),

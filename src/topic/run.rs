@@ -183,6 +183,9 @@ impl<T: Send + 'static> Subscription<T> {
     /// Receives and calls `handle`, with up to `concurrency` messages (at least one) in hand at a time, until the subscription is closed. All of
     /// it runs inside the returned future, so it needs no particular executor; spawn it several times to use several threads.
     ///
+    /// The handler's future may keep the delivery as long as it runs. A clone of it that outlives the future keeps the message in flight, and
+    /// is a nack when it is dropped, whatever the future returned.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the handlers' futures; their messages are delivered again.

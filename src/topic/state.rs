@@ -284,6 +284,14 @@ impl<T> SubscriptionState<T> {
         matches!(self.rules.overflow, crate::topic::Overflow::Block | crate::topic::Overflow::Fail)
     }
 
+    /// How many messages the cursor was moved past that its subscription has not been told of.
+    pub(crate) fn overtaken(&self) -> u64 {
+        match &self.place {
+            Place::Cursor(cursor) => cursor.overtaken().map_or(0, |range| range.to - range.from),
+            Place::Queue => 0,
+        }
+    }
+
     /// The offset of the next fresh message.
     pub(crate) fn position(&self) -> u64 {
         match &self.place {

@@ -73,6 +73,17 @@ impl<T, A> Cursor<T, A> {
         position(self.head.load(Acquire))
     }
 
+    /// What it was moved past without knowing so far; nothing where a side store keeps that. A number to report.
+    pub(crate) fn overtaken(&self) -> Option<Overtaken> {
+        let word = self.head.load(Acquire);
+        self.overtaken_by(word)
+    }
+
+    pub(super) fn overtaken_by(&self, word: u64) -> Option<Overtaken> {
+        let (from, to) = (self.lag_from.load(Relaxed), position(word));
+        (word & BEHIND != 0 && matches!(self.overtaking, Overtaking::Drop) && from < to).then_some(Overtaken { from, to })
+    }
+
     /// Clears the *behind* bit of `word`, or loads a newer word. With a side store the bit stays until its owner calls
     /// [`Cursor::clear_behind`], under the store's lock.
     #[cold]

@@ -5,7 +5,7 @@
 //! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
 //! and whoever held it asks for a new one afterwards.
 
-use super::cursor::{Cursor, Line, Overtaking, SideStore};
+use super::cursor::{Cursor, Line, Overtaken, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*};
 use crate::user_code::clear_contained;
@@ -229,8 +229,8 @@ impl<T, A> Window<T, A> {
         self.reclaim(0);
     }
 
-    /// Moves a cursor; returns where it stands now. Whatever it had been overtaken by is forgotten.
-    pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> u64 {
+    /// Moves a cursor; returns where it stands now, and what it had been moved past without knowing.
+    pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> (u64, Option<Overtaken>) {
         let registry = self.registry.lock();
         let to = self.resolve(to);
         cursor.since.store(to, Relaxed);
@@ -238,9 +238,10 @@ impl<T, A> Window<T, A> {
         while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
             word = actual;
         }
+        let overtaken = cursor.overtaken_by(word);
         drop(registry);
         self.reclaim(0);
-        to
+        (to, overtaken)
     }
 
     /// Undoes the claim of `from..to` if it was the cursor's last. The caller's line still announces a position at or below `from`.
