@@ -178,6 +178,20 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::BadName`], [`Error::WrongType`] if it carries another payload, [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::Error;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let orders = broker.topic::<u64>("orders.eu")?;
+    /// let same = broker.topic::<u64>("orders.eu")?;
+    /// assert!(matches!(broker.topic::<String>("orders.eu"), Err(Error::WrongType { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn topic<T: Payload>(&self, name: &str) -> Result<Topic<T>> {
         match self.existing(name)? {
             Some(core) => Ok(Topic::new(core)),
@@ -190,6 +204,21 @@ impl Broker {
     /// # Errors
     ///
     /// As [`topic`](Self::topic), [`Error::BadOption`], [`Error::OptionsDiffer`], [`Error::OutOfMemory`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Error, TopicOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let small = broker.topic_with::<u64>("small", TopicOptions::new().capacity(16))?;
+    /// assert_eq!(broker.topic::<u64>("small")?.capacity(), 16);
+    /// let other = broker.topic_with::<u64>("small", TopicOptions::new().capacity(32));
+    /// assert!(matches!(other, Err(Error::OptionsDiffer { option: "capacity", .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn topic_with<T: Send + 'static>(&self, name: &str, options: TopicOptions<T>) -> Result<Topic<T>> {
         options.settings()?;
         if let Some(core) = self.existing::<T>(name)? {
@@ -258,6 +287,23 @@ impl Broker {
 
     /// Closes everything: publishes fail from here on, subscribers get at most this long to settle what there is, then everything ends and what
     /// is left is counted. Closing twice does no harm.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let report = broker.close(Duration::from_millis(1)); // nobody receives
+    /// assert_eq!(report.unsettled, 1);
+    /// assert!(topic.publish(8).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self, deadline: Duration) -> CloseReport {
         let until = Instant::now().checked_add(deadline);
         let topics: Vec<_> = {

@@ -206,6 +206,19 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// [`Error::LeaseLost`] if an ack timeout ran out before: the message is or will be delivered again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.ack()?;
+    /// assert_eq!(sub.stats().lag, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline(always)]
     pub fn ack(mut self) -> Result<()> {
         let in_time = self.end_lease();
@@ -237,6 +250,19 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack); the payload is dropped then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<String>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish("seven".to_owned())?;
+    /// let word: String = sub.recv()?.into_inner()?;
+    /// assert_eq!(word, "seven");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline]
     pub fn into_inner(mut self) -> Result<T> {
         let in_time = self.end_lease();
@@ -249,6 +275,20 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let options = ringmq::SubscribeOptions::new("s").backoff(ringmq::Backoff::none());
+    /// # let sub = topic.subscribe_with(options)?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.nack()?;
+    /// assert_eq!(sub.recv()?.attempt(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn nack(self) -> Result<()> {
         self.fail(Failure::default())
     }
@@ -258,6 +298,21 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.nack_after(Duration::from_secs(60))?;
+    /// assert_eq!(sub.stats().parked, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn nack_after(self, wait: Duration) -> Result<()> {
         self.fail(Failure {
             wait: Some(wait),
@@ -270,6 +325,19 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.reject("seven is not wanted")?;
+    /// assert_eq!(sub.dead_letters().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reject(self, reason: impl ToString) -> Result<()> {
         self.fail(Failure {
             dead: Some(DeadReason::Rejected(cut(reason.to_string()))),
@@ -282,6 +350,22 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::Outcome;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let delivery = sub.recv()?;
+    /// let outcome = if *delivery < 10 { Outcome::Ack } else { Outcome::reject("too large") };
+    /// delivery.settle(outcome)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn settle(self, outcome: Outcome) -> Result<()> {
         match outcome {
             Outcome::Ack => self.ack(),
@@ -322,6 +406,23 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// [`Error::LeaseLost`] if it has run out already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let options = ringmq::SubscribeOptions::new("s").ack_timeout(std::time::Duration::from_secs(30));
+    /// # let sub = topic.subscribe_with(options)?;
+    /// topic.publish(7)?;
+    /// let delivery = sub.recv()?;
+    /// for _step in 0..3 {
+    ///     delivery.extend()?; // still at it
+    /// }
+    /// delivery.ack()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn extend(&self) -> Result<()> {
         match self.history.as_ref().and_then(|history| history.lease) {
             Some(lease) if !self.account().extend_lease(lease) => Err(Error::LeaseLost),
