@@ -86,6 +86,10 @@ impl<T: Send + 'static> AnyTopic for TopicCore<T> {
 }
 
 /// What a broker left behind when it was closed.
+///
+/// # Examples
+///
+/// See [`Broker::close`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -96,6 +100,10 @@ pub struct CloseReport {
 }
 
 /// How a broker is made: see [`Broker::builder`].
+///
+/// # Examples
+///
+/// See [`Broker::builder`] and [`clock`](BrokerBuilder::clock).
 #[derive(Clone)]
 #[must_use]
 pub struct BrokerBuilder {
@@ -105,6 +113,27 @@ pub struct BrokerBuilder {
 
 impl BrokerBuilder {
     /// The clock that retries and statistics follow. Default: [`SystemClock`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Broker, Clock, Timestamp};
+    ///
+    /// /// A clock that has stopped; `testing::ManualClock` is one that can be moved on.
+    /// struct Stopped;
+    ///
+    /// impl Clock for Stopped {
+    ///     fn now(&self) -> Timestamp {
+    ///         Timestamp::from_nanos(946_684_800_000_000_000)
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// let broker = Broker::builder().clock(Stopped).open("mem:")?;
+    /// # let _ = broker;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

@@ -57,10 +57,18 @@ pub trait Mode: sealed::Sealed + Send + Sync + 'static {
 }
 
 /// Receives [`Delivery`]s: each is to be acked, nacked or rejected.
+///
+/// # Examples
+///
+/// See [`Mode`].
 #[derive(Clone, Copy, Debug)]
 pub enum Explicit {}
 
 /// Receives plain payloads: each counts as done when it is received.
+///
+/// # Examples
+///
+/// See [`Mode`].
 #[derive(Clone, Copy, Debug)]
 pub enum Auto {}
 

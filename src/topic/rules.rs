@@ -158,6 +158,25 @@ impl<T> SubscribeOptions<T> {
     }
 
     /// What happens when it falls behind by the topic's capacity. Default: [`Overflow::Block`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Overflow, SubscribeOptions, TopicOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let prices = broker.topic_with::<u32>("prices", TopicOptions::new().capacity(2))?;
+    /// let options = SubscribeOptions::new("display").overflow(Overflow::Conflate { keys: 100 });
+    /// let display = prices.subscribe_with(options)?;
+    /// for price in 1..=100 {
+    ///     prices.message(price).key("EUR").publish()?; // never waits for the display
+    /// }
+    /// let last = display.auto_ack().iter().flatten().find(|&price| price == 100);
+    /// assert_eq!(last, Some(100));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = Some(overflow);
         self
@@ -193,6 +212,23 @@ impl<T> SubscribeOptions<T> {
     }
 
     /// After how many failures a message goes to the dead letters, at least 1. Default: 16.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Backoff, SubscribeOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let options = SubscribeOptions::new("s").max_failures(2).backoff(Backoff::none());
+    /// let sub = topic.subscribe_with(options)?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.nack()?;
+    /// sub.recv()?.nack()?;
+    /// assert_eq!(sub.dead_letters().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_failures(mut self, failures: u32) -> Self {
         self.max_failures = Some(failures);
         self

@@ -504,6 +504,10 @@ impl<T: Send + 'static, M: Mode> fmt::Debug for Subscription<T, M> {
 }
 
 /// Receives until the subscription is closed: see [`Subscription::iter`].
+///
+/// # Examples
+///
+/// See there.
 #[derive(Debug)]
 pub struct Iter<'a, T: Send + 'static, M: Mode> {
     subscription: &'a Subscription<T, M>,
