@@ -86,6 +86,10 @@ impl<T: Send + 'static> AnyTopic for TopicCore<T> {
 }
 
 /// What a broker left behind when it was closed.
+///
+/// # Examples
+///
+/// See [`Broker::close`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -96,6 +100,10 @@ pub struct CloseReport {
 }
 
 /// How a broker is made: see [`Broker::builder`].
+///
+/// # Examples
+///
+/// See [`Broker::builder`] and [`clock`](BrokerBuilder::clock).
 #[derive(Clone)]
 #[must_use]
 pub struct BrokerBuilder {
@@ -105,6 +113,27 @@ pub struct BrokerBuilder {
 
 impl BrokerBuilder {
     /// The clock that retries and statistics follow. Default: [`SystemClock`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Broker, Clock, Timestamp};
+    ///
+    /// /// A clock that has stopped; `testing::ManualClock` is one that can be moved on.
+    /// struct Stopped;
+    ///
+    /// impl Clock for Stopped {
+    ///     fn now(&self) -> Timestamp {
+    ///         Timestamp::from_nanos(946_684_800_000_000_000)
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// let broker = Broker::builder().clock(Stopped).open("mem:")?;
+    /// # let _ = broker;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -178,6 +207,20 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::BadName`], [`Error::WrongType`] if it carries another payload, [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::Error;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let orders = broker.topic::<u64>("orders.eu")?;
+    /// let same = broker.topic::<u64>("orders.eu")?;
+    /// assert!(matches!(broker.topic::<String>("orders.eu"), Err(Error::WrongType { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn topic<T: Payload>(&self, name: &str) -> Result<Topic<T>> {
         match self.existing(name)? {
             Some(core) => {
@@ -193,6 +236,21 @@ impl Broker {
     /// # Errors
     ///
     /// As [`topic`](Self::topic), [`Error::BadOption`], [`Error::OptionsDiffer`], [`Error::OutOfMemory`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Error, TopicOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let small = broker.topic_with::<u64>("small", TopicOptions::new().capacity(16))?;
+    /// assert_eq!(broker.topic::<u64>("small")?.capacity(), 16);
+    /// let other = broker.topic_with::<u64>("small", TopicOptions::new().capacity(32));
+    /// assert!(matches!(other, Err(Error::OptionsDiffer { option: "capacity", .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn topic_with<T: Send + 'static>(&self, name: &str, options: TopicOptions<T>) -> Result<Topic<T>> {
         options.settings()?;
         if let Some(core) = self.existing::<T>(name)? {
@@ -268,6 +326,23 @@ impl Broker {
 
     /// Closes everything: publishes fail from here on, subscribers get at most this long to settle what there is, then everything ends and what
     /// is left is counted. Closing twice does no harm.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let report = broker.close(Duration::from_millis(1)); // nobody receives
+    /// assert_eq!(report.unsettled, 1);
+    /// assert!(topic.publish(8).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self, deadline: Duration) -> CloseReport {
         let until = Instant::now().checked_add(deadline);
         let topics: Vec<_> = {

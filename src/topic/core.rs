@@ -132,7 +132,8 @@ impl<T: Send + 'static> TopicCore<T> {
                 return Ok(SubscriptionState::new(&self.shared, &options.name, Place::Queue, None, rules));
             }
         };
-        let start = self.start(options.start)?;
+        // The anchor keeps what the start was found among until the subscription's own cursor stands there.
+        let (start, _anchor) = self.start(options.start)?;
         let (cursor, store) = match rules.overflow {
             Overflow::Block | Overflow::Fail => (window.join(start), None),
             Overflow::DropOldest => (window.join_overtakable(start, None), None),
@@ -171,8 +172,8 @@ impl<T: Send + 'static> TopicCore<T> {
         })
     }
 
-    fn start(&self, start: Start) -> Result<ring::Start> {
-        Ok(match start {
+    fn start(&self, start: Start) -> Result<(ring::Start, Option<Anchor<'_, T>>)> {
+        let at = match start {
             Start::Earliest => ring::Start::Oldest,
             Start::Latest => ring::Start::Latest,
             Start::At(offset) => ring::Start::At(offset.get()),
@@ -182,8 +183,12 @@ impl<T: Send + 'static> TopicCore<T> {
                     topic: self.shared.name.to_string(),
                 });
             }
-            Start::Since(time) => ring::Start::At(self.first_since(time)),
-        })
+            Start::Since(time) => {
+                let anchor = Anchor::new(&self.shared.ring);
+                return Ok((ring::Start::At(self.first_since(time)), anchor));
+            }
+        };
+        Ok((at, None))
     }
 
     /// The offset of the first message held that was published at `time` or later; the end, if there is none.
@@ -217,7 +222,7 @@ impl<T: Send + 'static> TopicCore<T> {
         let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) else {
             return Err(not_cloneable());
         };
-        let to = self.start(to)?;
+        let (to, _anchor) = self.start(to)?;
         if let Some(store) = &state.side_store {
             let mut kept = store.kept.lock();
             let messages = kept.messages.clear();
@@ -340,6 +345,28 @@ impl<T: Send + 'static> TopicCore<T> {
             }
         }
         origin.retry_undeliverable();
+    }
+}
+
+/// A cursor that stands at the oldest message: while it is there, the topic lets go of nothing. A look through the messages needs it,
+/// because the last cursor to leave takes what it has read along.
+struct Anchor<'r, T> {
+    window: &'r ring::Window<T, Arc<crate::message::Meta>>,
+    cursor: Arc<ring::Cursor<T, Arc<crate::message::Meta>>>,
+}
+
+impl<'r, T> Anchor<'r, T> {
+    /// An anchor, unless it is a queue, which nobody looks through.
+    fn new(ring: &'r Ring<T>) -> Option<Self> {
+        let Ring::Window(window, _) = ring else { return None };
+        let cursor = window.join(ring::Start::Oldest);
+        Some(Self { window, cursor })
+    }
+}
+
+impl<T> Drop for Anchor<'_, T> {
+    fn drop(&mut self) {
+        self.window.leave(&self.cursor);
     }
 }
 

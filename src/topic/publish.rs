@@ -122,6 +122,22 @@ pub enum PublishError<T> {
 }
 
 /// Why a publish did not enter, without the value.
+///
+/// # Examples
+///
+/// ```
+/// use ringmq::{Error, PublishFailure};
+///
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// topic.close();
+/// let refused = topic.publish(7).unwrap_err();
+/// assert_eq!(refused.failure(), PublishFailure::Closed);
+/// // With `?` the value is given up, and the failure stays.
+/// assert!(matches!(Error::from(refused), Error::Publish(PublishFailure::Closed)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishFailure {

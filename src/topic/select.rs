@@ -9,6 +9,10 @@ use crate::topic::subscription::Subscription;
 use crate::wait::{Key, Spin, Wake};
 
 /// Something to wait for with [`select`]. Sealed.
+///
+/// # Examples
+///
+/// See [`select`].
 pub trait Ready: sealed::Listen {
     /// Whether a receive would not wait now. Somebody else may be faster.
     fn is_ready(&self) -> bool;

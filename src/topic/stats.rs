@@ -45,6 +45,23 @@ pub struct TopicStats {
 }
 
 /// A subscription's numbers at one moment.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// # let sub = topic.subscribe("s")?;
+/// topic.publish_batch(1..=3)?;
+/// sub.recv()?.nack()?;
+/// let held = sub.recv()?;
+/// let stats = sub.stats();
+/// assert_eq!((stats.pending, stats.in_flight, stats.parked, stats.lag), (1, 1, 1, 3));
+/// assert_eq!(stats.failures, 1);
+/// held.ack()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
