@@ -414,20 +414,24 @@ impl Drop for Marked {
 /// that has left is not looked at by the scan, but could still be moved on by a receiver, or sought. Fix: leaving makes it point nowhere, for good.
 #[test]
 fn a_receiver_never_reads_what_was_dropped_while_its_subscription_ended() {
-    let rounds = size("RINGMQ_LEAVE_ROUNDS", 2_000) as u64;
+    let rounds = size("RINGMQ_LEAVE_ROUNDS", 3_000) as u64;
     let mut random = Random(seed("leave"));
     for round in 0..rounds {
         let broker = Broker::open("mem:").unwrap();
         let topic = broker.topic_with::<Marked>("t", TopicOptions::in_memory().capacity(64)).unwrap();
         let sub = topic.subscribe("s").unwrap();
+        // Somebody who has seen everything, so that all is dropped as soon as the other one has left.
+        let done = topic.subscribe("done").unwrap().auto_ack();
         let marks: Vec<_> = (0..64).map(|_| Arc::default()).collect();
         for mark in &marks {
             topic.publish(Marked(Arc::clone(mark))).unwrap();
+            done.recv().unwrap();
         }
         let mut receiver = sub.auto_ack().subscriber();
         let wait = random.below(2_000);
+        let started = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
-            let started = &std::sync::Barrier::new(2);
+            let started = &started;
             let other = sub.clone();
             scope.spawn(move || {
                 started.wait();
@@ -443,6 +447,6 @@ fn a_receiver_never_reads_what_was_dropped_while_its_subscription_ended() {
             }
             sub.unsubscribe();
         });
-        drop((topic, marks));
+        drop((topic, done, marks));
     }
 }
