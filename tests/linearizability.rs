@@ -8,7 +8,7 @@
 //! Batches are not atomic, and are checked as the run of single operations that they promise to be. A subscription that drops its oldest messages is
 //! moved on by a publisher before that publisher's message enters, so those are two steps.
 //!
-//! `RINGMQ_LIN_HISTORIES` (default 3,000) histories, over all shapes; `RINGMQ_SEED` repeats the operations, not the schedule.
+//! `RINGMQ_LIN_HISTORIES` (default 1,500) histories, over all shapes; `RINGMQ_SEED` repeats the operations, not the schedule.
 
 mod matrix_support;
 
@@ -502,7 +502,7 @@ fn shapes() -> Vec<Shape> {
 #[test]
 fn everything_that_real_threads_saw_can_be_explained_by_one_order() {
     let mut random = Random(seed("linearizability"));
-    let histories = size("RINGMQ_LIN_HISTORIES", 3_000);
+    let histories = size("RINGMQ_LIN_HISTORIES", 1_500);
     let shapes = shapes();
     let (mut operations, mut undecided) = (0, 0);
     for n in 0..histories {

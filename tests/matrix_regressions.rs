@@ -394,6 +394,27 @@ fn a_topic_too_large_for_memory_is_an_error() {
     assert!(made.is_ok(), "the name is free");
 }
 
+/// Symptom: once a topic was closed, a delivery that somebody had forgotten never came back, whatever the ack timeout, and the subscription never
+/// ended. Cause: closing took the subscription out of the timer, with the ack timeouts that still ran. Fix: it tells the timer what is left.
+#[test]
+fn an_ack_timeout_runs_out_on_a_closed_topic_too() {
+    let clock = ringmq::testing::ManualClock::new();
+    let broker = Broker::builder().clock(clock.clone()).open("mem:").unwrap();
+    let topic = broker.topic_with::<u32>("t", TopicOptions::in_memory()).unwrap();
+    let sub = topic
+        .subscribe_with(SubscribeOptions::new("s").ack_timeout(Duration::from_secs(30)))
+        .unwrap();
+    topic.publish(7).unwrap();
+    std::mem::forget(sub.recv().unwrap());
+    topic.close();
+    assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Empty);
+    clock.advance(Duration::from_secs(30));
+    let again = sub.try_recv().unwrap();
+    assert_eq!((*again, again.attempt()), (7, 2));
+    again.ack().unwrap();
+    assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Closed);
+}
+
 /// A payload that knows whether it was dropped.
 struct Marked(Arc<std::sync::atomic::AtomicBool>);
 

@@ -255,12 +255,15 @@ impl Model {
                 sub.dropped += lost;
                 return Got::Lagged(from, to, lost);
             }
-            if sub.paused {
+            let over = sub.paused && closed && position >= tail && sub.ready.is_empty() && sub.parked.is_empty() && !sub.side;
+            if sub.paused && !over {
                 return Got::Empty;
             }
             let has_fresh = position < tail || sub.behind_from.is_some();
             let full = sub.in_flight >= sub.rules.max_in_flight;
-            if !sub.ready.is_empty() && !(sub.fresh_first && (sub.side || has_fresh)) {
+            // With parking full, only what was delivered before is delivered again.
+            let turn_of_fresh = sub.fresh_first && !sub.parked_full() && (sub.side || has_fresh);
+            if !sub.ready.is_empty() && !turn_of_fresh {
                 if full {
                     return Got::InFlightFull;
                 }
@@ -273,10 +276,10 @@ impl Model {
                 return Self::hand_over(sub, held, now);
             }
             // A turn that is due to a fresh message stays due only while something stands beside the ring.
-            if !sub.ready.is_empty() || sub.side || sub.parked_full() {
+            if !over && (!sub.ready.is_empty() || sub.side || sub.parked_full()) {
                 sub.fresh_first = false;
             }
-            if sub.parked_full() {
+            if sub.parked_full() && !over {
                 return Got::Empty;
             }
             if sub.side {
@@ -362,6 +365,7 @@ impl Model {
             expired.sort_unstable();
             for (_, offset) in expired {
                 let (_, held) = sub.leases.remove(&offset).unwrap();
+                sub.in_flight -= 1;
                 sub.fail(held, None, false, now, closed);
             }
             sub.all_due(now);
@@ -551,8 +555,9 @@ impl Run {
         let (delivery, held, lease) = self.out[s].remove(at);
         let (now, closed) = (self.model.now_ms, self.model.closed);
         let model = &mut self.model.subs[s];
-        model.in_flight -= 1;
         let in_time = model.rules.ack_timeout_ms.is_none() || model.leases.remove(&lease).is_some();
+        // One whose lease ran out is in flight no more.
+        model.in_flight -= usize::from(in_time);
         let verdict = self.random.below(6);
         self.log.push(format!("settle s{s} {} as {verdict}", held.offset));
         let mut fail = |wait, reject| {
