@@ -182,3 +182,8 @@ pub use topic::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// What must not compile.
+#[cfg(doctest)]
+#[doc = include_str!("../tests/compile_fail.md")]
+struct MustNotCompile;

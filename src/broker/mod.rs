@@ -4,6 +4,7 @@
 use std::any::{Any, type_name};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::environment::Environment;
@@ -376,6 +377,12 @@ fn downcast<T: Send + 'static>(name: &str, topic: Arc<dyn AnyTopic>) -> Result<A
         found,
     })
 }
+
+// As for the handles of topics: see `topic::unwind`.
+impl UnwindSafe for Broker {}
+impl RefUnwindSafe for Broker {}
+impl UnwindSafe for BrokerBuilder {}
+impl RefUnwindSafe for BrokerBuilder {}
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -270,7 +270,7 @@ impl<T: Send + 'static> TopicCore<T> {
         // Dropped outside of the lock: payloads are code of the user.
         let kept = state.side_store.as_ref().map(|store| store.kept.lock().messages.clear());
         let dropped = state.change(Beside::end);
-        state.unschedule();
+        state.reschedule();
         drop_contained((kept, dropped));
         self.shared.space.notify_all();
         self.shared.environment.feed.tell(|| Happened::Unsubscribed {
@@ -307,7 +307,7 @@ impl<T: Send + 'static> TopicCore<T> {
         for state in self.subscriptions().iter() {
             // Nothing waits any more: what is parked becomes due.
             state.change(Beside::all_due);
-            state.unschedule();
+            state.reschedule();
         }
         self.shared.environment.feed.tell(|| Happened::TopicClosed {
             topic: self.shared.name.to_string(),

@@ -32,6 +32,7 @@ mod state;
 mod stats;
 mod subscriber;
 mod subscription;
+mod unwind;
 
 pub(crate) use self::core::TopicCore;
 pub use self::delivery::{Auto, Delivery, Explicit, Mode};

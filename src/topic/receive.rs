@@ -359,7 +359,8 @@ impl<T> SubscriptionState<T> {
     }
 }
 
-/// A receive as a future: see `recv_async`. Dropping it at any point loses no message and no wake-up.
+/// A receive as a future: see `recv_async`. Dropping it at any point loses no message and no wake-up. Polled again after it was ready, it receives
+/// the next message. Leaking it (`mem::forget`) while it waits costs one wake-up, which goes to the leaked task.
 ///
 /// # Examples
 ///

@@ -377,13 +377,17 @@ impl<T: Send + 'static> Seat<T> {
     #[cold]
     fn nothing(&mut self) -> Blocked {
         let state = &*self.state;
+        let changes = state.changes.load(Acquire);
+        let nothing_beside = changes.is_multiple_of(2) && state.attention.load(Acquire) == 0;
         match state.ring_nothing() {
-            Nothing::Empty => {
+            // Empty only if there was a moment when both were: what was taken from the ring may have come back beside it meanwhile.
+            Nothing::Empty if nothing_beside && state.changes.load(Acquire) == changes => {
                 if let (Ring::Window(window, _), Some((cursor, _))) = (&state.shared.ring, &self.way) {
                     window.tidy_idle(cursor);
                 }
                 Blocked::Empty
             }
+            Nothing::Empty => Blocked::Busy,
             Nothing::Busy => Blocked::Busy,
             Nothing::Closed => {
                 // First the credit: a delivery that comes back is put beside the ring before its credit returns.

@@ -106,6 +106,9 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
+    /// Odd while what stands beside the ring is changed, and another even number afterwards. Written under the lock; AcqRel, so that a reader that
+    /// finds the same even number before and after knows that `attention` was the same in between.
+    pub(crate) changes: AtomicU64,
     /// Receivers that wait for a message.
     pub(crate) event: Event,
     /// Receivers that wait for credit: apart from the others, because a new message is of no use to them.
@@ -185,6 +188,7 @@ impl<T> SubscriptionState<T> {
         let seed = shared.environment.next_seed();
         Arc::new_cyclic(|me| Self {
             attention: CachePadded::new(AtomicU64::new(0)),
+            changes: AtomicU64::new(0),
             event: Event::new(&shared.sleepers),
             credit_event: Event::new(&Sleepers::default()),
             place,
@@ -354,7 +358,9 @@ impl<T> SubscriptionState<T> {
 
     /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.
     pub(crate) fn raise_attention(&self, beside: &Beside<T>) {
+        self.changes.fetch_add(1, AcqRel);
         self.attention.swap(u64::from(beside.wants_attention(&self.rules)), AcqRel);
+        self.changes.fetch_add(1, AcqRel);
     }
 
     /// Whether a receiver has something to do beside the ring, for one that is about to sleep and has registered.

@@ -6,6 +6,9 @@ use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 /// The bit of a head that says: a publisher moved this cursor on.
 pub(super) const BEHIND: u64 = 1;
 
+/// Where a cursor points that has left: the last position there is, which no topic reaches.
+pub(super) const GONE: u64 = (1 << 61) - 1;
+
 /// What a line says when its subscriber reads nothing.
 pub(super) const IDLE: u64 = u64::MAX;
 

@@ -5,7 +5,7 @@
 //! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
 //! and whoever held it asks for a new one afterwards.
 
-use super::cursor::{Cursor, Line, Overtaken, Overtaking, SideStore};
+use super::cursor::{Cursor, GONE, Line, Overtaken, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*};
 use crate::user_code::clear_contained;
@@ -208,10 +208,16 @@ impl<T, A> Window<T, A> {
     }
 
     /// Removes a cursor; what it alone held back is freed.
+    ///
+    /// Somebody may be taking with it at this moment. The scan does not look at it any more, so it must not claim either: it points nowhere from
+    /// here on. A claim made before that has announced its line, and the next scan finds it.
     pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) {
         // What it has consumed goes first: without any cursor, the ring keeps what it holds.
         self.reclaim(0);
-        self.registry.lock().cursors.retain(|c| !Arc::ptr_eq(c, cursor));
+        let mut registry = self.registry.lock();
+        registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
+        cursor.head.swap(GONE << 1, AcqRel);
+        drop(registry);
         self.reclaim(0);
     }
 
@@ -229,10 +235,13 @@ impl<T, A> Window<T, A> {
         self.reclaim(0);
     }
 
-    /// Moves a cursor; returns where it stands now, and what it had been moved past without knowing.
+    /// Moves a cursor; returns where it stands now, and what it had been moved past without knowing. One that has left stays gone.
     pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> (u64, Option<Overtaken>) {
         let registry = self.registry.lock();
         let to = self.resolve(to);
+        if !registry.cursors.iter().any(|c| std::ptr::eq(&**c, cursor)) {
+            return (to, None);
+        }
         cursor.since.store(to, Relaxed);
         let mut word = cursor.head.load(Acquire);
         while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
