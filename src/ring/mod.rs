@@ -37,7 +37,7 @@
 //! | `Slot::stamp` | the publisher that claimed the position; the queue's reader that claimed it | everyone | store Release, load Acquire: carries the value (and, freeing, the end of the read) |
 //! | `tail` | publishers (claim), `close` | publishers, readers that found nothing | claim AcqRel: a sleeper re-checks `tail` by a read-modify-write, so the claim that follows it in `tail`'s order sees that somebody sleeps. First load Relaxed: only a guess for the CAS. Load Acquire before answering Empty or Closed: with the close bit comes everything claimed before it |
 //! | `Queue::head` | readers (claim) | publishers that found no room | claim AcqRel: the mirror image, for publishers that sleep. First load Relaxed: a guess |
-//! | `Cursor::head` | its subscribers (claim), the scan (overtaking), seek | its subscribers, the scan | claim AcqRel: Release publishes the announced line to the scan, Acquire joins the order with sleeping publishers. Load Acquire: a position that was overtaken brings `lag_from` with it |
+//! | `Cursor::head` | its subscribers (claim), the scan (overtaking), seek, leave | its subscribers, the scan | claim AcqRel: Release publishes the announced line to the scan, Acquire joins the order with sleeping publishers. Load Acquire: a position that was overtaken brings `lag_from` with it |
 //! | `Cursor::lag_from` | the scan, while the *behind* bit is clear | the subscriber that clears the bit | Relaxed: ordered by the head's CAS on either side |
 //! | `Line` | its subscriber | the scan | announce Release, clear Release (the reads of the slot come before), scan Acquire. Announcing before the stamp check and scanning heads before lines is what keeps a slot that is being read |
 //! | `freed` | the scan | publishers | store Release after the values were taken out, load Acquire before a slot is written again |
@@ -50,10 +50,13 @@
 //! - **I2 (stamp)**: whoever loads the stamp of `p` full with Acquire sees the value of `p`; the value is there until it is taken.
 //! - **I3 (gate)**: slot `p` is written for `p + capacity` only when `freed > p` (window) or its stamp says free (queue).
 //! - **I4 (line)**: `freed` passes `p` only when every cursor's head is beyond `p` and no line announces `p` or less; so a
-//!   subscriber that announced `p` before it claimed `p` may read the slot until it clears the line.
+//!   subscriber that announced `p` before it claimed `p` may read the slot until it clears the line. A head never goes back below `freed`,
+//!   and that of a cursor which left stands beyond every position: no claim succeeds that the scan does not know of.
 //! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window.
 
 mod credit;
+#[cfg(all(test, ringmq_loom))]
+mod models;
 mod queue;
 mod slots;
 mod window;

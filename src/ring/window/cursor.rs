@@ -6,6 +6,9 @@ use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 /// The bit of a head that says: a publisher moved this cursor on.
 pub(super) const BEHIND: u64 = 1;
 
+/// The head of a cursor that has left its window: beyond every position, so that nothing is found there.
+pub(super) const LEFT: u64 = !BEHIND;
+
 /// What a line says when its subscriber reads nothing.
 pub(super) const IDLE: u64 = u64::MAX;
 

@@ -5,7 +5,7 @@
 //! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
 //! and whoever held it asks for a new one afterwards.
 
-use super::cursor::{Cursor, Line, Overtaking, SideStore};
+use super::cursor::{Cursor, LEFT, Line, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*};
 
@@ -189,9 +189,14 @@ impl<T, A> Window<T, A> {
         cursor
     }
 
-    /// Removes a cursor; what it alone held back is freed.
+    /// Removes a cursor; what it alone held back is freed. Whoever is about to take from it finds nothing.
     pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) {
-        self.registry.lock().cursors.retain(|c| !Arc::ptr_eq(c, cursor));
+        let mut registry = self.registry.lock();
+        registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
+        // The scan does not look at this head any more, so no claim on it may succeed from here on; Acquire, so that the scan finds the
+        // lines of those that succeeded before.
+        cursor.head.swap(LEFT, AcqRel);
+        drop(registry);
         self.reclaim(0);
     }
 
@@ -209,10 +214,13 @@ impl<T, A> Window<T, A> {
         self.reclaim(0);
     }
 
-    /// Moves a cursor; returns where it stands now. Whatever it had been overtaken by is forgotten.
+    /// Moves a cursor; returns where it stands now. Whatever it had been overtaken by is forgotten. One that has left stays away.
     pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> u64 {
         let registry = self.registry.lock();
         let to = self.resolve(to);
+        if position(cursor.head.load(Acquire)) == position(LEFT) {
+            return to;
+        }
         let mut word = cursor.head.load(Acquire);
         while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
             word = actual;

@@ -1,0 +1,4 @@
+//! Models of the ring: see `crate::models`.
+
+mod queue;
+mod window;
