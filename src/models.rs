@@ -14,6 +14,7 @@
 //! unless it is due at once.
 //!
 //! `tests/weaken_orderings.sh` weakens every atomic access in turn, and expects that one of these models fails.
+#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -41,7 +41,7 @@
 //! | `Cursor::lag_from` | the scan, while the *behind* bit is clear | the subscriber that clears the bit | Relaxed: ordered by the head's CAS on either side |
 //! | `Line` | its subscriber | the scan | announce Release, clear Release (the reads of the slot come before), scan Acquire. Announcing before the stamp check and scanning heads before lines is what keeps a slot that is being read |
 //! | `freed` | the scan | publishers | store Release after the values were taken out, load Acquire before a slot is written again |
-//! | `work` | whoever wants a scan | the same | AcqRel: hands the right to scan, and what was written before asking for one, to the thread that scans |
+//! | `work` | whoever wants a scan | the same | AcqRel: hands the right to scan, and what was written before asking for one, to the thread that scans. A subscriber that took nothing adds 0: either the next scan sees its line cleared, or it sees the heads that moved before |
 //! | `Node::word` | lender, loans, the credit pool | the same | AcqRel on every change: the last one to leave frees the node and must see all that others did with it |
 //!
 //! # Invariants that the unsafe blocks cite
@@ -61,7 +61,7 @@ mod queue;
 mod slots;
 mod window;
 
-pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, MAX_CREDITS};
+pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, Loans, MAX_CREDITS};
 pub(crate) use self::queue::{Queue, QueueClaim};
 pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Window, WindowClaim};
 
@@ -92,8 +92,13 @@ pub(crate) enum Nothing {
 /// The low bit of a tail: set once, by `close`.
 const CLOSED: u64 = 1;
 
-/// The largest capacity a ring accepts; beyond it, only the allocation would fail.
+/// The largest capacity a ring accepts. Whether there is memory for it shows when it is made.
 pub(crate) const MAX_CAPACITY: usize = 1 << 32;
+
+/// How many bytes one message of `T` takes in a ring.
+pub(crate) const fn slot_bytes<T>() -> usize {
+    Slots::<T, ()>::bytes()
+}
 
 #[inline(always)]
 const fn position(word: u64) -> u64 {

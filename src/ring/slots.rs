@@ -3,6 +3,7 @@
 //! Attachments are rare, so a plain value pays nothing for them: a bit of the stamp says whether there is one, and the side
 //! array is allocated when the first one is published.
 
+use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
@@ -90,6 +91,14 @@ impl<T> Slot<T> {
     }
 }
 
+/// Whether the slot has this stamp; the next position's is expected then.
+#[inline(always)]
+fn step_if<T>(expected: &mut u64, slot: &Slot<T>) -> bool {
+    let same = slot.stamp.load(Acquire) == *expected;
+    *expected += 1 << 3;
+    same
+}
+
 type Attachments<A> = Box<[UnsafeCell<MaybeUninit<A>>]>;
 
 /// A power of two of slots.
@@ -105,26 +114,43 @@ unsafe impl<T: Send, A: Send> Send for Slots<T, A> {}
 unsafe impl<T: Send, A: Send> Sync for Slots<T, A> {}
 
 impl<T, A> Slots<T, A> {
-    /// Slots for positions from `start` on, each free for its first position.
-    pub(super) fn new(capacity: usize, start: u64) -> Self {
+    /// Slots for positions from `start` on, each free for its first position; an error if there is no memory for them.
+    pub(super) fn try_new(capacity: usize, start: u64) -> Result<Self, TryReserveError> {
         assert!(
             capacity.is_power_of_two(),
             "capacities are rounded up to a power of two by the layer above"
         );
         let mask = capacity as u64 - 1;
-        let slots = (0..capacity as u64)
-            .map(|index| {
-                let first = start + (index.wrapping_sub(start) & mask);
-                Slot {
-                    stamp: AtomicU64::new(first << 3 | FREE),
-                    value: UnsafeCell::new(MaybeUninit::uninit()),
-                }
-            })
-            .collect();
-        Self {
-            slots,
-            attachments: OnceLock::new(),
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(capacity)?;
+        let vacant: &mut [MaybeUninit<Slot<T>>] = slots.spare_capacity_mut();
+        for (index, slot) in (0..).zip(&mut vacant[..capacity]) {
+            let first: u64 = start + (u64::wrapping_sub(index, start) & mask);
+            let slot = slot.as_mut_ptr();
+            // In place: a slot may be larger than the stack.
+            // SAFETY: the slot is inside the vector's room.
+            let stamp = unsafe { &raw mut (*slot).stamp };
+            // SAFETY: aligned as part of a slot, and nobody else's yet.
+            unsafe { stamp.write(AtomicU64::new(first << 3 | FREE)) };
+            // Outside of models the cell is as uninitialised as what it holds.
+            if cfg!(ringmq_loom) {
+                // SAFETY: as for the stamp.
+                let value = unsafe { &raw mut (*slot).value };
+                // SAFETY: as for the stamp.
+                unsafe { value.write(UnsafeCell::new(MaybeUninit::uninit())) };
+            }
         }
+        // SAFETY: that many were reserved, and their stamps written; their values need no initialisation.
+        unsafe { slots.set_len(capacity) };
+        Ok(Self {
+            slots: slots.into_boxed_slice(),
+            attachments: OnceLock::new(),
+        })
+    }
+
+    /// How many bytes one slot takes.
+    pub(super) const fn bytes() -> usize {
+        size_of::<Slot<T>>()
     }
 
     #[inline(always)]
@@ -142,6 +168,30 @@ impl<T, A> Slots<T, A> {
     pub(super) fn at(&self, p: u64) -> &Slot<T> {
         // SAFETY: the length is a power of two (asserted when made), so the mask keeps the index below it.
         unsafe { self.slots.get_unchecked(self.index(p)) }
+    }
+
+    /// The slots of `len` positions from `from` on, at most one lap.
+    #[inline(always)]
+    pub(super) fn run(&self, from: u64, len: u64) -> impl Iterator<Item = &Slot<T>> {
+        let first = self.index(from);
+        let (before, tail) = self.slots.split_at(first);
+        let len = len as usize;
+        let (head, wrapped) = (len.min(tail.len()), len.saturating_sub(tail.len()).min(first));
+        tail[..head].iter().chain(&before[..wrapped])
+    }
+
+    /// How many positions from `from` on are free in a row, at most `most`. `tail` is the word that was read.
+    #[inline(always)]
+    pub(super) fn free_run(&self, tail: u64, most: u64) -> u64 {
+        let mut stamp = free_stamp(tail);
+        self.run(tail >> 1, most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
+    }
+
+    /// How many positions hold plain values in a row, at most `most`. `head` is the word that was read.
+    #[inline(always)]
+    pub(super) fn plain_run(&self, head: u64, most: u64) -> u64 {
+        let mut stamp = plain_stamp(head);
+        self.run(head >> 1, most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
     }
 
     #[inline(always)]

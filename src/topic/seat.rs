@@ -10,11 +10,12 @@
 
 use crate::delivery::lag::Lagged;
 use crate::message::Meta;
-use crate::ring::{Cursor, Lender, Line, Loan, Nothing};
+use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing};
 use crate::sync::{Arc, Ordering::*};
-use crate::topic::delivery::Mode;
+use crate::topic::delivery::{Delivery, Mode};
 use crate::topic::shared::{Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
+use crate::user_code::clear_contained;
 
 /// Why there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +38,19 @@ pub(crate) enum Blocked {
 /// The credit of one delivery.
 pub(crate) type Credit<T> = Loan<Arc<SubscriptionState<T>>>;
 
+type Way<T> = (Arc<Cursor<T, Arc<Meta>>>, Arc<Line>);
+
 pub(crate) struct Seat<T> {
     pub(crate) state: Arc<SubscriptionState<T>>,
     /// In a window: the cursor, and this seat's own line.
-    way: Option<(Arc<Cursor<T, Arc<Meta>>>, Arc<Line>)>,
+    way: Option<Way<T>>,
     /// No filter and no ack timeout: nothing to do between the ring and the receiver.
     plain: bool,
     lender: Lender<Arc<SubscriptionState<T>>>,
     /// Whether a fresh message has the right of way over a redelivery.
     fresh_first: bool,
+    /// Empty between calls; kept so that runs of deliveries do not allocate.
+    values: Vec<T>,
 }
 
 /// What a look beside the ring found.
@@ -69,6 +74,7 @@ impl<T: Send + 'static> Seat<T> {
             plain,
             lender: Lender::new(state.clone()),
             fresh_first: false,
+            values: Vec::new(),
         }
     }
 
@@ -76,42 +82,106 @@ impl<T: Send + 'static> Seat<T> {
         self.way.as_ref().map(|(_, line)| &**line)
     }
 
-    /// The fast path: the next message, if there is one in the ring, it is plain, and nothing stands beside the ring.
+    /// The next message by the fast path, if it is in the ring, plain, and nothing stands beside the ring; else what `otherwise` says.
     #[inline(always)]
-    pub(crate) fn pop<M: Mode>(&mut self) -> Option<M::Item<T>> {
+    pub(crate) fn pop_or<M: Mode, E>(&mut self, otherwise: impl FnOnce(&mut Self) -> Result<M::Item<T>, E>) -> Result<M::Item<T>, E> {
+        let state = &*self.state;
+        if state.attention.load(Relaxed) == 0 && self.plain {
+            match (&state.shared.ring, &self.way) {
+                (Ring::Queue(queue), _) => {
+                    if (!M::EXPLICIT || self.lender.has_credit())
+                        && let Some((offset, value)) = queue.pop()
+                        && let Some(item) = self.taken::<M>(offset, value)
+                    {
+                        return Ok(item);
+                    }
+                }
+                (Ring::Window(window, cloner), Some((cursor, line))) => {
+                    if (!M::EXPLICIT || self.lender.has_credit())
+                        && let Some((offset, value)) = (cloner.pop)(window, state, cursor, line)
+                    {
+                        window.tidy(cursor, offset);
+                        if let Some(item) = self.taken::<M>(offset, value) {
+                            return Ok(item);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        otherwise(self)
+    }
+
+    /// What the receiver gets for a plain message, on the seat's own credit. If that was collected by another seat just now, the message waits
+    /// beside the ring for whoever has credit.
+    #[inline(always)]
+    fn taken<M: Mode>(&self, offset: u64, value: T) -> Option<M::Item<T>> {
+        self.taken_one();
+        let taken = Taken { offset, value, meta: None };
+        if !M::EXPLICIT {
+            return Some(M::fresh(taken, None));
+        }
+        match self.lender.lend_own() {
+            Some(credit) => Some(M::fresh(taken, Some(credit))),
+            None => {
+                self.put_aside(taken);
+                None
+            }
+        }
+    }
+
+    #[cold]
+    fn put_aside(&self, taken: Taken<T>) {
+        self.state.change(|beside| beside.ready.push_back(Held::fresh(taken)));
+    }
+
+    /// The fast path of a run: plain values from the ring, if nothing stands beside it. Returns how many, the first of them at `first`.
+    #[inline]
+    pub(crate) fn pop_run(&mut self, max: usize, out: &mut Vec<T>, first: &mut u64) -> Option<usize> {
         let state = &*self.state;
         if state.attention.load(Relaxed) != 0 || !self.plain {
             return None;
         }
-        let shared = &*state.shared;
-        match (&shared.ring, &self.way) {
+        let taken = match (&state.shared.ring, &self.way) {
             (Ring::Queue(queue), _) => {
-                let credit = if M::EXPLICIT {
-                    Some(self.lender.lend_if(|| queue.has_next())?)
-                } else {
-                    None
-                };
-                let Some((offset, value)) = queue.pop() else {
-                    return give_back(credit);
-                };
-                self.taken_one();
-                Some(M::fresh(Taken { offset, value, meta: None }, credit))
+                let (from, taken) = queue.pop_run(max, out)?;
+                *first = from;
+                taken
             }
             (Ring::Window(window, cloner), Some((cursor, line))) => {
-                let credit = if M::EXPLICIT {
-                    Some(self.lender.lend_if(|| window.has_next(cursor))?)
-                } else {
-                    None
-                };
-                let Some((offset, value)) = (cloner.pop)(window, state, cursor, line) else {
-                    return give_back(credit);
-                };
-                window.tidy(cursor, offset);
-                self.taken_one();
-                Some(M::fresh(Taken { offset, value, meta: None }, credit))
+                let taken = (cloner.pop_run)(window, state, cursor, line, max, out, first)?;
+                window.tidy(cursor, *first + taken as u64 - 1);
+                taken
             }
-            _ => None,
+            _ => return None,
+        };
+        self.taken_one();
+        Some(taken)
+    }
+
+    /// A run of plain messages as deliveries, as many as there is credit for.
+    pub(crate) fn pop_deliveries(&mut self, max: usize, out: &mut Vec<Delivery<T>>) -> Option<usize> {
+        if !self.state.has_fresh() {
+            return None;
         }
+        let mut values = std::mem::take(&mut self.values);
+        let credits = self.lender.lend_run(max as u64);
+        let most = credits.len();
+        let mut first = 0;
+        let hand_over = HandOver {
+            first: &mut first,
+            values: &mut values,
+            credits,
+            out,
+        };
+        let taken = if most == 0 {
+            None
+        } else {
+            self.pop_run(most, hand_over.values, hand_over.first)
+        };
+        drop(hand_over);
+        self.values = values;
+        taken
     }
 
     /// Takes the next message, if there is one.
@@ -137,13 +207,28 @@ impl<T: Send + 'static> Seat<T> {
                     self.taken_one();
                     return Ok(self.hand_over::<M>(taken, credit));
                 }
+                Fresh::Side => {
+                    drop(credit);
+                    if let Some(item) = self.take_kept::<M>()? {
+                        return Ok(item);
+                    }
+                }
                 other => self.not_got(other)?,
             }
         }
     }
 
     /// Takes up to `max` messages, at least one, into `out`.
+    #[inline]
     pub(crate) fn try_run<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
+        match M::pop_run(self, max, out) {
+            Some(taken) => Ok(taken),
+            None => self.try_run_slowly::<M>(max, out),
+        }
+    }
+
+    #[cold]
+    fn try_run_slowly<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
         if max == 0 {
             return Ok(0);
         }
@@ -170,6 +255,12 @@ impl<T: Send + 'static> Seat<T> {
             match result {
                 Ok(()) if out.len() > before => return Ok(out.len() - before),
                 Ok(()) => {}
+                Err(Some(Fresh::Side)) => {
+                    if let Some(item) = self.take_kept::<M>()? {
+                        out.push(item);
+                        return Ok(1);
+                    }
+                }
                 Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,
             }
         }
@@ -177,8 +268,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// A run of deliveries: as many as there is credit for.
     fn run_on_credit<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
-        let mut credits = Vec::new();
-        self.lender.lend_run(max as u64, |credit| credits.push(credit));
+        let credits: Vec<_> = self.lender.lend_run(max as u64).collect();
         if credits.is_empty() {
             return Err(None);
         }
@@ -208,6 +298,8 @@ impl<T: Send + 'static> Seat<T> {
                         unwanted.push(value);
                     }
                 });
+                state.counters.filtered.fetch_add(unwanted.len() as u64, Relaxed);
+                clear_contained(&mut unwanted);
                 taken.map(drop).map_err(|nothing| Some(Fresh::Nothing(nothing)))
             }
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
@@ -252,7 +344,7 @@ impl<T: Send + 'static> Seat<T> {
     #[cold]
     fn not_got(&mut self, fresh: Fresh<T>) -> Result<(), Blocked> {
         match fresh {
-            Fresh::Got(_) => Ok(()),
+            Fresh::Got(_) | Fresh::Side => Ok(()),
             Fresh::Filtered(n) => {
                 self.state.counters.filtered.fetch_add(n, Relaxed);
                 self.taken_one();
@@ -263,25 +355,40 @@ impl<T: Send + 'static> Seat<T> {
                 self.taken_one();
                 Err(Blocked::Lagged(lagged))
             }
-            Fresh::Side => {
-                self.open_side_store();
-                Ok(())
-            }
             // Somebody else was faster, or it is not written yet.
             Fresh::Nothing(Nothing::Busy) => Err(Blocked::Busy),
             Fresh::Nothing(_) => Ok(()),
         }
     }
 
-    /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store.
-    fn open_side_store(&self) {
-        let (Some(store), Place::Cursor(cursor)) = (&self.state.side_store, &self.state.place) else {
-            return;
+    /// The cursor was overtaken and its messages kept: they come before those in the ring. The *behind* bit keeps everybody from the ring until
+    /// the last of them is taken, so that nobody sees an older message after a newer one.
+    fn take_kept<M: Mode>(&mut self) -> Result<Option<M::Item<T>>, Blocked> {
+        let state = self.state.clone();
+        let (Some(store), Place::Cursor(cursor)) = (&state.side_store, &state.place) else {
+            return Ok(None);
         };
-        let kept = store.kept.lock();
-        cursor.clear_behind();
+        let credit = if M::EXPLICIT {
+            Some(self.lender.lend().ok_or(Blocked::InFlightFull)?)
+        } else {
+            None
+        };
+        let mut kept = store.kept.lock();
+        if let Some(lagged) = kept.lost.pop() {
+            drop(kept);
+            drop(credit);
+            let lagged = state.count_lost(lagged);
+            self.taken_one();
+            return Err(Blocked::Lagged(lagged));
+        }
+        let next = kept.messages.pop();
+        if kept.messages.len() == 0 {
+            cursor.clear_behind();
+        }
         drop(kept);
-        self.state.change(|beside| beside.side = true);
+        let Some((offset, (value, meta))) = next else { return Ok(None) };
+        self.taken_one();
+        Ok(Some(self.hand_over::<M>(Taken { offset, value, meta }, credit)))
     }
 
     /// Why the ring gives nothing.
@@ -292,13 +399,16 @@ impl<T: Send + 'static> Seat<T> {
             Nothing::Empty => Blocked::Empty,
             Nothing::Busy => Blocked::Busy,
             Nothing::Closed => {
-                let came_due = state.change(Beside::all_due);
-                if came_due {
+                // Whoever closes makes due what is parked; here it is found in the moment between.
+                if !state.beside.lock().parked.is_empty() {
+                    state.change(Beside::all_due);
+                }
+                if state.beside.lock().has_more() {
                     return Blocked::Busy;
                 }
                 if state.credit.watch() == 0 && !state.beside.lock().has_more() {
                     // Others may sleep until the end.
-                    state.event.notify_all();
+                    state.wake_all();
                     Blocked::Closed
                 } else {
                     Blocked::Settling
@@ -317,22 +427,21 @@ impl<T: Send + 'static> Seat<T> {
         if let Some(lagged) = beside.lag.pop() {
             state.raise_attention(&beside);
             drop(beside);
-            return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
+            let lagged = state.count_lost(lagged);
+            self.taken_one();
+            return Look::Blocked(Blocked::Lagged(lagged));
         }
         if beside.paused {
             return Look::Blocked(Blocked::HeldBack);
         }
-        let again = !beside.ready.is_empty() && !(self.fresh_first && (beside.side || state.has_fresh()));
+        let full = beside.is_parked_full(&state.rules);
+        let again = !beside.ready.is_empty() && (full || !(self.fresh_first && state.has_fresh()));
         if again {
             return self.redeliver::<M>(&state, beside);
         }
         self.fresh_first = false;
-        if beside.is_parked_full(&state.rules) {
+        if full {
             return Look::Blocked(Blocked::HeldBack);
-        }
-        if beside.side {
-            drop(beside);
-            return self.next_from_side_store::<M>(&state);
         }
         Look::Ring
     }
@@ -364,41 +473,6 @@ impl<T: Send + 'static> Seat<T> {
         Look::Item(M::limited(held, credit))
     }
 
-    fn next_from_side_store<M: Mode>(&mut self, state: &Arc<SubscriptionState<T>>) -> Look<M::Item<T>> {
-        let Some(store) = &state.side_store else { return Look::Ring };
-        let credit = if M::EXPLICIT {
-            match self.lender.lend() {
-                Some(credit) => Some(credit),
-                None => return Look::Blocked(Blocked::InFlightFull),
-            }
-        } else {
-            None
-        };
-        let mut kept = store.kept.lock();
-        let mut beside = state.beside.lock();
-        if let Some(lagged) = kept.lost.pop() {
-            while let Some(more) = kept.lost.pop() {
-                beside.lag.add_all(more);
-            }
-            state.raise_attention(&beside);
-            drop(beside);
-            drop(kept);
-            return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
-        }
-        let next = kept.messages.pop();
-        beside.side = kept.messages.len() > 0;
-        state.raise_attention(&beside);
-        drop(beside);
-        drop(kept);
-        match next {
-            Some((offset, (value, meta))) => {
-                self.taken_one();
-                Look::Item(self.hand_over::<M>(Taken { offset, value, meta }, credit))
-            }
-            None => Look::Ring,
-        }
-    }
-
     /// For a receiver that has registered: whether it should look again instead of sleeping.
     pub(crate) fn recheck(&mut self, blocked: Blocked) -> bool {
         let state = &self.state;
@@ -406,19 +480,31 @@ impl<T: Send + 'static> Seat<T> {
             Blocked::Empty => state.recheck_fresh() || state.recheck_beside(true),
             Blocked::InFlightFull => self.lender.draw() || state.recheck_beside(false),
             Blocked::HeldBack => state.recheck_beside(true) || !state.holds_back(),
-            Blocked::Settling => state.recheck_beside(true) || state.credit.watch() == 0,
+            // A seek may have brought something back.
+            Blocked::Settling => state.recheck_beside(true) || state.has_fresh() || state.credit.watch() == 0,
             Blocked::Busy | Blocked::Closed | Blocked::Lagged(_) => true,
         }
     }
 }
 
-/// A credit that was not needed after all.
-#[cold]
-fn give_back<T: Send + 'static, I>(credit: Option<Credit<T>>) -> Option<I> {
-    if let Some(state) = credit.and_then(Credit::pay_back) {
-        state.credit_returned();
+/// Makes deliveries of a run's values and credits, on unwinding too: what was cloned before a clone panicked is not lost.
+struct HandOver<'a, T: Send + 'static> {
+    first: &'a mut u64,
+    values: &'a mut Vec<T>,
+    /// Those that are left over pay themselves back.
+    credits: Loans<Arc<SubscriptionState<T>>>,
+    out: &'a mut Vec<Delivery<T>>,
+}
+
+impl<T: Send + 'static> Drop for HandOver<'_, T> {
+    fn drop(&mut self) {
+        let offsets = *self.first..;
+        let held = offsets
+            .zip(self.values.drain(..))
+            .map(|(offset, value)| Held::fresh(Taken { offset, value, meta: None }));
+        self.out
+            .extend(held.zip(self.credits.by_ref()).map(|(held, credit)| Delivery::new(held, credit)));
     }
-    None
 }
 
 impl<T> Drop for Seat<T> {
@@ -430,6 +516,7 @@ impl<T> Drop for Seat<T> {
         if self.state.event.has_sleepers() {
             self.state.event.notify();
         }
+        self.state.pass_credit_on();
     }
 }
 
@@ -444,15 +531,14 @@ impl<T> SubscriptionState<T> {
 }
 
 impl<T> Beside<T> {
-    /// Once the topic is closed nothing waits any more: what is parked becomes due. Whether there was any.
-    fn all_due(&mut self) -> bool {
+    /// Once the topic is closed nothing waits any more: what is parked becomes due.
+    pub(crate) fn all_due(&mut self) {
         while let Some(held) = self.parked.pop(crate::time::Timestamp::MAX) {
             self.ready.push_back(held);
         }
-        !self.ready.is_empty() || self.side || !self.lag.is_empty()
     }
 
     fn has_more(&self) -> bool {
-        !self.ready.is_empty() || !self.parked.is_empty() || self.side || !self.lag.is_empty()
+        !self.ready.is_empty() || !self.parked.is_empty() || !self.lag.is_empty()
     }
 }

@@ -21,6 +21,7 @@ use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::rules::Rules;
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
+use crate::user_code::drop_contained;
 use crate::wait::Event;
 
 /// A message between its hand-overs.
@@ -72,11 +73,6 @@ impl<T> Held<T> {
         }
     }
 
-    /// How often it was delivered, the delivery that is out included.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.history.as_ref().map_or(1, |history| history.attempts)
-    }
-
     /// How often it failed.
     pub(crate) fn failures(&self) -> u32 {
         self.history.as_ref().map_or(0, |history| history.failures)
@@ -110,7 +106,10 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
+    /// Receivers that wait for a message, or for a change beside the ring.
     pub(crate) event: Event,
+    /// Receivers that wait for a credit: a message is of no use to them, and would wake them in vain.
+    pub(crate) credit_event: Event,
     pub(crate) place: Place<T>,
     pub(crate) rules: Rules<T>,
     pub(crate) shared: Arc<Shared<T>>,
@@ -134,8 +133,6 @@ pub(crate) struct Beside<T> {
     /// Dead, but the store is full.
     pub(crate) undeliverable: VecDeque<(Held<T>, DeadReason)>,
     pub(crate) lag: LagLog,
-    /// Whether the side store has something to deliver.
-    pub(crate) side: bool,
     pub(crate) paused: bool,
     /// Unsubscribed, or the broker is closed.
     pub(crate) ended: bool,
@@ -163,6 +160,15 @@ impl<T> Account for Arc<SubscriptionState<T>> {
     fn pool(&self) -> &CreditPool<Self> {
         &self.credit
     }
+
+    fn returned(&self, credits: u64) {
+        self.credit.put(credits);
+        if self.shared.ring.is_closed() || credits > 1 {
+            self.credit_event.notify_all();
+        } else if self.credit_event.has_sleepers() {
+            self.credit_event.notify();
+        }
+    }
 }
 
 impl<T> SubscriptionState<T> {
@@ -177,6 +183,7 @@ impl<T> SubscriptionState<T> {
         Arc::new_cyclic(|me| Self {
             attention: CachePadded::new(AtomicU64::new(0)),
             event: Event::new(&shared.sleepers),
+            credit_event: Event::new(&Arc::new(CachePadded::new(AtomicUsize::new(0)))),
             place,
             credit: CreditPool::new(rules.max_in_flight),
             name: name.into(),
@@ -188,7 +195,6 @@ impl<T> SubscriptionState<T> {
                 parked: Parked::new(),
                 undeliverable: VecDeque::new(),
                 lag: LagLog::default(),
-                side: false,
                 paused: false,
                 ended: false,
                 ending: 0,
@@ -239,7 +245,10 @@ impl<T> SubscriptionState<T> {
             },
             (Ring::Queue(queue), _, _) => match queue.take() {
                 Ok((offset, value, meta)) if self.passes(&value) => Fresh::Got(Taken { offset, value, meta }),
-                Ok(_) => Fresh::Filtered(1),
+                Ok((_, value, _)) => {
+                    drop_contained(value);
+                    Fresh::Filtered(1)
+                }
                 Err(nothing) => Fresh::Nothing(nothing),
             },
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
@@ -310,10 +319,24 @@ impl<T> SubscriptionState<T> {
             self.raise_attention(&beside);
             result
         };
-        if self.event.has_sleepers() {
-            self.event.notify_all();
-        }
+        self.wake_all();
         result
+    }
+
+    /// Wakes all receivers that sleep, for whatever reason.
+    pub(crate) fn wake_all(&self) {
+        for event in [&self.event, &self.credit_event] {
+            if event.has_sleepers() {
+                event.notify_all();
+            }
+        }
+    }
+
+    /// A receiver leaves with news instead of a message: if there is credit, the next one may have it.
+    pub(crate) fn pass_credit_on(&self) {
+        if self.credit_event.has_sleepers() {
+            self.credit_event.notify();
+        }
     }
 
     /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.
@@ -325,7 +348,7 @@ impl<T> SubscriptionState<T> {
     pub(crate) fn recheck_beside(&self, credit: bool) -> bool {
         self.attention.fetch_add(0, AcqRel) != 0 && {
             let beside = self.beside.lock();
-            beside.ended || !beside.lag.is_empty() || (credit && !beside.paused && (!beside.ready.is_empty() || beside.side))
+            beside.ended || !beside.lag.is_empty() || (credit && !beside.paused && !beside.ready.is_empty())
         }
     }
 
@@ -337,17 +360,6 @@ impl<T> SubscriptionState<T> {
         }
     }
 
-    /// Called when a credit came back that somebody may wait for.
-    #[cold]
-    pub(crate) fn credit_returned(&self) {
-        self.credit.put(1);
-        if self.shared.ring.is_closed() {
-            self.event.notify_all();
-        } else if self.event.has_sleepers() {
-            self.event.notify();
-        }
-    }
-
     /// Notes that a handle was made.
     pub(crate) fn add_handle(&self) {
         self.handles.fetch_add(1, Relaxed);
@@ -356,7 +368,7 @@ impl<T> SubscriptionState<T> {
 
 impl<T> Beside<T> {
     fn wants_attention(&self, rules: &Rules<T>) -> bool {
-        !self.ready.is_empty() || !self.lag.is_empty() || self.side || self.paused || self.ended || self.is_parked_full(rules)
+        !self.ready.is_empty() || !self.lag.is_empty() || self.paused || self.ended || self.is_parked_full(rules)
     }
 
     pub(crate) fn parked_count(&self) -> usize {

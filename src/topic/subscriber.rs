@@ -39,6 +39,9 @@ pub struct Subscriber<T: Send + 'static, M: Mode = Explicit> {
     mode: PhantomData<fn() -> M>,
 }
 
+// Nothing in here is pinned, whatever `T` is.
+impl<T: Send + 'static, M: Mode> Unpin for Subscriber<T, M> {}
+
 impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     pub(crate) fn new(seats: &Arc<Seats<T>>) -> Self {
         Self {
@@ -67,10 +70,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn recv(&mut self) -> Result<M::Item<T>, RecvError> {
-        match self.seat.pop::<M>() {
-            Some(item) => Ok(item),
-            None => self.recv_until(Until::FOREVER),
-        }
+        self.seat.pop_or::<M, _>(Seat::recv_slowly::<M>)
     }
 
     /// As [`Subscription::try_recv`].
@@ -80,10 +80,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn try_recv(&mut self) -> Result<M::Item<T>, TryRecvError> {
-        match self.seat.pop::<M>() {
-            Some(item) => Ok(item),
-            None => self.seat.try_recv(Seat::try_next::<M>),
-        }
+        self.seat.pop_or::<M, _>(Seat::try_recv_slowly::<M>)
     }
 
     /// As [`Subscription::recv_timeout`].

@@ -18,6 +18,9 @@ pub(crate) struct Cursor<T, A> {
     pub(super) head: CachePadded<AtomicU64>,
     /// Where the cursor stood when it was overtaken first; valid while the *behind* bit is set.
     pub(super) lag_from: AtomicU64,
+    /// From here on, whatever the head has passed was released when it was claimed: where the cursor joined, or was moved to by a seek.
+    /// Written and read under the registry lock; Relaxed.
+    pub(super) since: AtomicU64,
     pub(super) overtaking: Overtaking<T, A>,
 }
 
@@ -37,8 +40,9 @@ pub(crate) type ReadAt<'r, T, A> = dyn FnMut(u64, &mut dyn FnMut(&T, Option<&A>)
 /// Where the values go that a cursor was moved past.
 pub(crate) trait SideStore<T, A>: Send + Sync {
     /// Calls `advance`, which moves the cursor and returns the positions that it skips, and keeps their values, which `read` lends. Both
-    /// happen under the store's lock, so that a subscriber that finds itself behind finds the values too.
-    fn overtake(&self, advance: &mut dyn FnMut() -> Option<Overtaken>, read: &mut ReadAt<'_, T, A>);
+    /// happen under the store's lock, so that a subscriber that finds itself behind finds the values too. What has to go for them is added
+    /// to `gone`, and dropped once nothing is locked any more.
+    fn overtake(&self, advance: &mut dyn FnMut() -> Option<Overtaken>, read: &mut ReadAt<'_, T, A>, gone: &mut Vec<(T, Option<A>)>);
 }
 
 /// Positions that a cursor was moved past: from `from`, up to but not including `to`.
@@ -58,6 +62,7 @@ impl<T, A> Cursor<T, A> {
         Self {
             head: CachePadded::new(AtomicU64::new(at << 1)),
             lag_from: AtomicU64::new(0),
+            since: AtomicU64::new(at),
             overtaking,
         }
     }
@@ -89,7 +94,8 @@ impl<T, A> Cursor<T, A> {
         }
     }
 
-    /// Clears the *behind* bit; for the owner of a side store, under its lock, which keeps further overtaking out meanwhile.
+    /// Clears the *behind* bit; for the owner of a side store, under its lock, which keeps further overtaking out meanwhile, once the store
+    /// is empty: the bit keeps everybody from the ring until then.
     pub(crate) fn clear_behind(&self) {
         self.head.fetch_and(!BEHIND, AcqRel);
     }

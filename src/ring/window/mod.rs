@@ -13,13 +13,16 @@
 mod cursor;
 mod scan;
 
+use std::collections::TryReserveError;
+
 pub(crate) use self::cursor::{Cursor, Line, Overtaken, ReadAt, SideStore};
 pub(crate) use self::scan::Start;
 
 use self::cursor::{BEHIND, IDLE};
-use self::scan::Registry;
+use self::scan::{Gone, Registry};
 use super::{CLOSED, Nothing, Refusal, Slots, position};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
+use crate::user_code::drop_contained;
 
 /// A bounded ring read by any number of cursors.
 pub(crate) struct Window<T, A> {
@@ -32,6 +35,8 @@ pub(crate) struct Window<T, A> {
     /// Positions freed while no cursor existed; written under the registry lock.
     unrouted: AtomicU64,
     registry: Mutex<Registry<T, A>>,
+    /// A buffer for the next scan.
+    spare: Mutex<Gone<T, A>>,
     slots: Slots<T, A>,
 }
 
@@ -58,13 +63,16 @@ impl<T, A> WindowClaim<'_, T, A> {
     }
 
     /// Publishes the first values of `values` into the claim; returns the first position. A `Drain` runs no code of the user.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
         assert!(values.len() as u64 >= self.len, "a claim is no larger than what it was made for");
-        for (p, value) in (self.from..self.from + self.len).zip(values) {
+        let mut p = self.from;
+        self.window.slots.run(self.from, self.len).for_each(|slot| {
+            let Some(value) = values.next() else { return };
             // SAFETY: I1: this claim owns `from..from + len`, all below `freed + capacity` (I3).
-            unsafe { self.window.slots.publish(p, value, None) };
-        }
+            unsafe { slot.publish_plain(p, value) };
+            p += 1;
+        });
         self.from
     }
 }
@@ -83,16 +91,25 @@ pub(crate) enum Take<R> {
 }
 
 impl<T: Send + Sync, A: Send + Sync> Window<T, A> {
-    /// A window of `capacity` (a power of two) whose first position is `start`. It lends `&T` to several threads at once, hence `Sync`.
-    pub(crate) fn new(capacity: usize, start: u64) -> Self {
-        Self {
+    /// A window of `capacity` (a power of two) whose first position is `start`; an error if there is no memory for it. It lends `&T` to several
+    /// threads at once, hence `Sync`.
+    pub(crate) fn try_new(capacity: usize, start: u64) -> Result<Self, TryReserveError> {
+        Ok(Self {
             tail: CachePadded::new(AtomicU64::new(start << 1)),
             freed: CachePadded::new(AtomicU64::new(start)),
             work: CachePadded::new(AtomicU64::new(0)),
             unrouted: AtomicU64::new(0),
             registry: Mutex::new(Registry::new()),
-            slots: Slots::new(capacity, start),
-        }
+            spare: Mutex::new(Gone::new()),
+            slots: Slots::try_new(capacity, start)?,
+        })
+    }
+
+    /// As `try_new`, for tests, which have memory.
+    #[cfg(any(test, ringmq_loom))]
+    #[allow(dead_code, reason = "not every build has tests that make a ring by hand")]
+    pub(crate) fn new(capacity: usize, start: u64) -> Self {
+        Self::try_new(capacity, start).expect("a test's ring is small")
     }
 }
 
@@ -130,16 +147,70 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn pop<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T) -> R) -> Option<R> {
         let mut word = cursor.head.load(Acquire);
+        // A look before the announcement, so that an idle subscriber is in no scan's way.
+        if std::mem::needs_drop::<T>() && !self.slots.at(position(word)).is_plain_for(word) {
+            return None;
+        }
         loop {
             let h = position(word);
             let slot = self.slots.at(h);
-            let _announced = line.announce(h);
+            let announced = line.announce(h);
             if !slot.is_plain_for(word) {
+                drop(announced);
+                self.left_empty_handed(cursor);
                 return None;
             }
             match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
                 // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
                 Ok(_) => return Some(unsafe { slot.read_plain(|value| read(h, value)) }),
+                Err(actual) => word = actual,
+            }
+        }
+    }
+
+    /// Takes up to `max` plain values in a row into `out`; returns how many. On unwinding as [`Window::take_run`]; then too, the values that stand
+    /// in `out` by that time are those of `first` and the positions behind it.
+    #[inline(always)]
+    pub(crate) fn pop_run(
+        &self,
+        cursor: &Cursor<T, A>,
+        line: &Line,
+        max: usize,
+        (out, first): (&mut Vec<T>, &mut u64),
+        mut read: impl FnMut(u64, &T) -> T,
+        lost: impl Fn(u64, u64),
+    ) -> Option<usize> {
+        let most = (max as u64).min(self.capacity());
+        let mut word = cursor.head.load(Acquire);
+        loop {
+            let h = position(word);
+            let announced = line.announce(h);
+            let len = self.slots.plain_run(word, most);
+            if len == 0 {
+                drop(announced);
+                self.left_empty_handed(cursor);
+                return None;
+            }
+            // Before the claim, because it may allocate.
+            out.reserve(len as usize);
+            match cursor.head.compare_exchange(word, word + 2 * len, AcqRel, Acquire) {
+                Ok(_) => {
+                    *first = h;
+                    let mut run = Run {
+                        window: self,
+                        cursor,
+                        next: h,
+                        end: h + len,
+                        lost: &lost,
+                    };
+                    out.extend(self.slots.run(h, len).map(|slot| {
+                        let p = run.next;
+                        run.next += 1;
+                        // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
+                        unsafe { slot.read_plain(|value| read(p, value)) }
+                    }));
+                    return Some(len as usize);
+                }
                 Err(actual) => word = actual,
             }
         }
@@ -203,7 +274,10 @@ impl<T, A> Window<T, A> {
         loop {
             if word & BEHIND != 0 {
                 match cursor.catch_up(&mut word) {
-                    Some(found) => return found.into_take(),
+                    Some(found) => {
+                        self.left_empty_handed(cursor);
+                        return found.into_take();
+                    }
                     None => continue,
                 }
             }
@@ -222,6 +296,7 @@ impl<T, A> Window<T, A> {
             drop(announced);
             let now = cursor.head.load(Acquire);
             if now == word {
+                self.left_empty_handed(cursor);
                 return Take::Nothing(self.nothing(h));
             }
             word = now;
@@ -243,7 +318,10 @@ impl<T, A> Window<T, A> {
         loop {
             if word & BEHIND != 0 {
                 match cursor.catch_up(&mut word) {
-                    Some(found) => return found.into_take(),
+                    Some(found) => {
+                        self.left_empty_handed(cursor);
+                        return found.into_take();
+                    }
                     None => continue,
                 }
             }
@@ -277,6 +355,7 @@ impl<T, A> Window<T, A> {
             drop(announced);
             let now = cursor.head.load(Acquire);
             if now == word {
+                self.left_empty_handed(cursor);
                 return Take::Nothing(self.nothing(h));
             }
             word = now;
@@ -376,7 +455,7 @@ impl<T, A> Drop for Window<T, A> {
         for p in self.freed.load(Acquire)..position(self.tail.load(Acquire)) {
             if let Some(stamp) = self.slots.full(p) {
                 // SAFETY: I5: nobody else is left; positions below `freed` were taken, this one was not.
-                drop(unsafe { self.slots.take(p, stamp) });
+                drop_contained(unsafe { self.slots.take(p, stamp) });
             }
         }
     }

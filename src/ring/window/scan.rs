@@ -8,6 +8,7 @@
 use super::cursor::{Cursor, LEFT, Line, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*};
+use crate::user_code::clear_contained;
 
 /// How many payloads a pass takes out before it drops them: what may linger while the ring is busy.
 const PASS: usize = 64;
@@ -15,16 +16,16 @@ const PASS: usize = 64;
 pub(super) struct Registry<T, A> {
     cursors: Vec<Arc<Cursor<T, A>>>,
     lines: Vec<Arc<Line>>,
-    /// An empty buffer for the next pass, so that scanning does not allocate.
-    spare: Vec<(T, Option<A>)>,
 }
+
+/// Payloads that were taken out, to be dropped once nothing is locked.
+pub(super) type Gone<T, A> = Vec<(T, Option<A>)>;
 
 impl<T, A> Registry<T, A> {
     pub(super) fn new() -> Self {
         Self {
             cursors: Vec::new(),
             lines: Vec::new(),
-            spare: Vec::new(),
         }
     }
 }
@@ -59,9 +60,9 @@ impl<T, A> Window<T, A> {
             let mut asked = 1;
             let mut end = Pass::Done;
             loop {
-                if let Some(mut registry) = self.registry.try_lock() {
+                if let Some(registry) = self.registry.try_lock() {
                     if taken.capacity() == 0 {
-                        taken = std::mem::take(&mut registry.spare);
+                        taken = self.take_spare();
                     }
                     end = self.scan(&registry, want, &mut taken);
                 }
@@ -71,8 +72,9 @@ impl<T, A> Window<T, A> {
                 }
                 asked = was - asked;
             }
-            // Outside of everything: dropping a payload may panic, block or publish.
-            taken.clear();
+            // Outside of everything: dropping a payload may panic, block or publish. A panic ends here: the caller may hold a message that it
+            // has just taken, or one that it is about to publish.
+            clear_contained(&mut taken);
             self.give_spare(taken);
             if end == Pass::Done {
                 return;
@@ -80,16 +82,25 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    fn give_spare(&self, taken: Vec<(T, Option<A>)>) {
+    /// An empty buffer, so that scanning does not allocate. Under a lock of its own: a scan that finds the registry taken relies on a new one
+    /// being asked for.
+    fn take_spare(&self) -> Gone<T, A> {
+        self.spare
+            .try_lock()
+            .map(|mut spare| std::mem::take(&mut *spare))
+            .unwrap_or_default()
+    }
+
+    fn give_spare(&self, taken: Gone<T, A>) {
         if taken.capacity() > 0
-            && let Some(mut registry) = self.registry.try_lock()
-            && registry.spare.capacity() == 0
+            && let Some(mut spare) = self.spare.try_lock()
+            && spare.capacity() == 0
         {
-            registry.spare = taken;
+            *spare = taken;
         }
     }
 
-    fn scan(&self, registry: &Registry<T, A>, want: u64, taken: &mut Vec<(T, Option<A>)>) -> Pass {
+    fn scan(&self, registry: &Registry<T, A>, want: u64, taken: &mut Gone<T, A>) -> Pass {
         let freed = self.freed.load(Relaxed); // Only the scan writes it.
         let gate = registry
             .cursors
@@ -99,13 +110,16 @@ impl<T, A> Window<T, A> {
             .min()
             .unwrap_or(u64::MAX);
         if want > freed && gate >= want {
-            self.overtake(registry, freed, want, gate);
+            self.overtake(registry, freed, want, gate, taken);
         }
         // Heads first, lines second: a subscriber announces its line before it moves the head.
         let heads = registry.cursors.iter().map(|c| c.position()).min();
         let heads = heads.unwrap_or_else(|| if want > freed { want + self.chunk() } else { freed });
         let upto = registry.lines.iter().map(|l| l.announced()).min().unwrap_or(u64::MAX).min(heads);
-        let (to, end) = self.take_out(freed, upto, taken);
+        let (to, end) = match self.is_plain(registry, freed) {
+            true => (upto.max(freed), Pass::Done),
+            false => self.take_out(freed, upto, taken),
+        };
         if registry.cursors.is_empty() {
             self.unrouted.fetch_add(to - freed, Relaxed);
         }
@@ -113,8 +127,14 @@ impl<T, A> Window<T, A> {
         end
     }
 
+    /// Whether nothing has to be taken out and every position that the heads have passed is known to be released: a gating cursor claims only
+    /// what is released, from where it joined. Called after the heads were loaded, which brings the side array of whatever they passed.
+    fn is_plain(&self, registry: &Registry<T, A>, freed: u64) -> bool {
+        !self.slots.needs_drop() && registry.cursors.iter().any(|c| c.gates() && c.since.load(Relaxed) <= freed)
+    }
+
     /// Takes out what stands below `upto` and is released; returns where it stopped.
-    fn take_out(&self, freed: u64, upto: u64, taken: &mut Vec<(T, Option<A>)>) -> (u64, Pass) {
+    fn take_out(&self, freed: u64, upto: u64, taken: &mut Gone<T, A>) -> (u64, Pass) {
         let mut f = freed;
         let most = PASS.min((64 << 10) / size_of::<T>().max(1)).max(1);
         while f < upto {
@@ -138,7 +158,7 @@ impl<T, A> Window<T, A> {
     }
 
     /// Moves the cursors that do not gate to `want` and a chunk beyond, but never past `gate` nor past a position being written.
-    fn overtake(&self, registry: &Registry<T, A>, freed: u64, want: u64, gate: u64) {
+    fn overtake(&self, registry: &Registry<T, A>, freed: u64, want: u64, gate: u64, gone: &mut Gone<T, A>) {
         let behind = || registry.cursors.iter().filter(|c| !c.gates() && c.position() < want);
         let Some(lowest) = behind().map(|c| c.position()).min() else {
             return;
@@ -152,12 +172,15 @@ impl<T, A> Window<T, A> {
                 Overtaking::Drop => {
                     cursor.overtake(to);
                 }
-                Overtaking::Keep(store) => store.overtake(&mut || cursor.overtake(to), &mut |p, keep| {
-                    if let Some(stamp) = self.slots.full(p) {
-                        // SAFETY: I5: only the scan takes values out, and it is busy here; `p` is not below `freed`.
-                        unsafe { self.slots.read(p, stamp, |value, with| keep(value, with)) };
-                    }
-                }),
+                Overtaking::Keep(store) => {
+                    let mut read = |p, keep: &mut dyn FnMut(&T, Option<&A>)| {
+                        if let Some(stamp) = self.slots.full(p) {
+                            // SAFETY: I5: only the scan takes values out, and it is busy here; `p` is not below `freed`.
+                            unsafe { self.slots.read(p, stamp, |value, with| keep(value, with)) };
+                        }
+                    };
+                    store.overtake(&mut || cursor.overtake(to), &mut read, gone);
+                }
             }
         }
     }
@@ -167,6 +190,18 @@ impl<T, A> Window<T, A> {
     pub(crate) fn tidy(&self, cursor: &Cursor<T, A>, h: u64) {
         if self.slots.needs_drop() && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor)) {
             self.reclaim(0);
+        }
+    }
+
+    /// Called by a subscriber that announced a line and took nothing: a scan may have stopped there, on account of what others had taken.
+    #[cold]
+    pub(super) fn left_empty_handed(&self, cursor: &Cursor<T, A>) {
+        if self.slots.needs_drop() {
+            // A read-modify-write: either the scan that comes next finds the line cleared, or this thread sees what was taken before it.
+            self.work.fetch_add(0, AcqRel);
+            if self.freed.load(Relaxed) < cursor.position() {
+                self.reclaim(0);
+            }
         }
     }
 
@@ -214,20 +249,23 @@ impl<T, A> Window<T, A> {
         self.reclaim(0);
     }
 
-    /// Moves a cursor; returns where it stands now. Whatever it had been overtaken by is forgotten. One that has left stays away.
-    pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> u64 {
+    /// Moves a cursor, and calls `forget` before it can be overtaken again; returns where it stands now. Whatever it had been overtaken by is
+    /// forgotten. One that has left stays away.
+    pub(crate) fn seek<R>(&self, cursor: &Cursor<T, A>, to: Start, forget: impl FnOnce() -> R) -> (u64, R) {
         let registry = self.registry.lock();
         let to = self.resolve(to);
-        if position(cursor.head.load(Acquire)) == position(LEFT) {
-            return to;
-        }
         let mut word = cursor.head.load(Acquire);
-        while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
-            word = actual;
+        while word != LEFT {
+            cursor.since.store(to, Relaxed);
+            match cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(actual) => word = actual,
+            }
         }
+        let forgotten = forget();
         drop(registry);
         self.reclaim(0);
-        to
+        (to, forgotten)
     }
 
     /// Undoes the claim of `from..to` if it was the cursor's last. The caller's line still announces a position at or below `from`.
