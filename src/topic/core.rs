@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::events::Event as Happened;
 use crate::message::MetaRef;
 use crate::ring::{self, Queue};
-use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering::*, plain};
+use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering::*};
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::options::{Settings, TopicOptions};
 use crate::topic::publish::Lane;
@@ -26,7 +26,7 @@ pub(crate) struct TopicCore<T> {
     /// For a dead-letter topic: the subscription whose letters come here.
     dead_letters_of: std::sync::OnceLock<crate::sync::Weak<SubscriptionState<T>>>,
     /// One subscription joins at a time. Not held while publishing, so a payload that publishes when it is dropped does no harm.
-    joining: plain::Mutex<()>,
+    joining: Mutex<()>,
     /// What the shared handle's publishers remember (see [`Lane`]): only a cache, so any value that was once right will do. Relaxed.
     lane: crate::sync::AtomicU64,
 }
@@ -65,7 +65,7 @@ impl<T: Send + 'static> TopicCore<T> {
             first_offset: first,
             subscriptions: Mutex::new(Arc::new([])),
             dead_letters_of: std::sync::OnceLock::new(),
-            joining: plain::Mutex::new(()),
+            joining: Mutex::new(()),
             lane: crate::sync::AtomicU64::new(0),
         })
     }

@@ -113,7 +113,10 @@ fn pop<T: Clone>(
     cursor: &Cursor<T, Arc<Meta>>,
     line: &Line,
 ) -> Option<(u64, T)> {
-    window.pop(cursor, line, |position, value| (position, clone_plain(state, position, value)))
+    let unwinding = WakeOnUnwind(state);
+    let popped = window.pop(cursor, line, |position, value| (position, clone_plain(state, position, value)));
+    std::mem::forget(unwinding);
+    popped
 }
 
 #[inline(always)]
@@ -146,7 +149,10 @@ fn take_one<T: Clone>(
     cursor: &Cursor<T, Arc<Meta>>,
     line: &Line,
 ) -> Take<Option<Taken<T>>> {
-    window.take(cursor, line, |p, value, meta| clone_out(state, p, value, meta))
+    let unwinding = WakeOnUnwind(state);
+    let taken = window.take(cursor, line, |p, value, meta| clone_out(state, p, value, meta));
+    std::mem::forget(unwinding);
+    taken
 }
 
 fn take_run<T: Clone>(
@@ -174,6 +180,7 @@ struct WakeOnUnwind<'s, T>(&'s SubscriptionState<T>);
 impl<T> Drop for WakeOnUnwind<'_, T> {
     fn drop(&mut self) {
         self.0.event.notify_all();
+        self.0.shared.space.notify_all();
     }
 }
 
