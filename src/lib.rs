@@ -151,6 +151,8 @@ mod environment;
 mod error;
 mod events;
 mod message;
+#[cfg(all(test, ringmq_loom))]
+mod models;
 mod names;
 mod offset;
 mod ring;

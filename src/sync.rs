@@ -49,8 +49,49 @@ mod imp {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::hint::spin_loop;
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::thread;
     pub(crate) use loom::thread::yield_now;
+
+    /// Threads whose `park` keeps the token that `unpark` leaves. That of the model checker forgets it if the thread is just yielding, and
+    /// unblocks a thread that waits for a lock.
+    pub(crate) mod thread {
+        use loom::sync::{Condvar, Mutex};
+
+        #[cfg(test)]
+        pub(crate) use loom::thread::spawn;
+
+        #[derive(Clone)]
+        pub(crate) struct Thread(super::super::Arc<Parker>);
+
+        #[derive(Default)]
+        struct Parker {
+            token: Mutex<bool>,
+            came: Condvar,
+        }
+
+        loom::thread_local! {
+            static CURRENT: Thread = Thread(super::super::Arc::default());
+        }
+
+        pub(crate) fn current() -> Thread {
+            CURRENT.with(Thread::clone)
+        }
+
+        pub(crate) fn park() {
+            let Thread(parker) = current();
+            let mut token = parker.token.lock().expect("a model does not go on after a panic");
+            while !*token {
+                token = parker.came.wait(token).expect("a model does not go on after a panic");
+            }
+            *token = false;
+        }
+
+        impl Thread {
+            pub(crate) fn unpark(&self) {
+                *self.0.token.lock().expect("a model does not go on after a panic") = true;
+                self.0.came.notify_one();
+            }
+        }
+    }
 
     /// Models know no time: a wait with a deadline may end at any moment.
     pub(crate) fn park_timeout(_: std::time::Duration) {
@@ -74,21 +115,62 @@ mod imp {
         }
     }
 
-    /// A lock with the non-poisoning face of the one used outside models.
+    /// A lock with the non-poisoning face of the one used outside models. Not the model checker's own: that one poisons, and takes the
+    /// unwinding of one modelled thread for that of all.
     #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T> {
+        taken: AtomicUsize,
+        value: parking_lot::Mutex<T>,
+    }
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            Self {
+                taken: AtomicUsize::new(0),
+                value: parking_lot::Mutex::new(value),
+            }
         }
 
-        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            loop {
+                match self.try_lock() {
+                    Some(guard) => return guard,
+                    None => yield_now(),
+                }
+            }
         }
 
-        pub(crate) fn try_lock(&self) -> Option<loom::sync::MutexGuard<'_, T>> {
-            self.0.try_lock().ok()
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok()?;
+            Some(MutexGuard {
+                value: Some(self.value.lock()),
+                taken: &self.taken,
+            })
+        }
+    }
+
+    pub(crate) struct MutexGuard<'m, T> {
+        value: Option<parking_lot::MutexGuard<'m, T>>,
+        taken: &'m AtomicUsize,
+    }
+
+    impl<T> std::ops::Deref for MutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            self.value.as_ref().expect("held until dropped")
+        }
+    }
+
+    impl<T> std::ops::DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.value.as_mut().expect("held until dropped")
+        }
+    }
+
+    impl<T> Drop for MutexGuard<'_, T> {
+        fn drop(&mut self) {
+            self.value = None;
+            self.taken.store(0, Ordering::Release);
         }
     }
 }

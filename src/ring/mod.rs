@@ -41,7 +41,7 @@
 //! | `Cursor::lag_from` | the scan, while the *behind* bit is clear | the subscriber that clears the bit | Relaxed: ordered by the head's CAS on either side |
 //! | `Line` | its subscriber | the scan | announce Release, clear Release (the reads of the slot come before), scan Acquire. Announcing before the stamp check and scanning heads before lines is what keeps a slot that is being read |
 //! | `freed` | the scan | publishers | store Release after the values were taken out, load Acquire before a slot is written again |
-//! | `work` | whoever wants a scan | the same | AcqRel: hands the right to scan, and what was written before asking for one, to the thread that scans |
+//! | `work` | whoever wants a scan | the same | AcqRel: hands the right to scan, and what was written before asking for one, to the thread that scans. A subscriber that took nothing adds 0: either the next scan sees its line cleared, or it sees the heads that moved before |
 //! | `Node::word` | lender, loans, the credit pool | the same | AcqRel on every change: the last one to leave frees the node and must see all that others did with it |
 //!
 //! # Invariants that the unsafe blocks cite
@@ -50,10 +50,13 @@
 //! - **I2 (stamp)**: whoever loads the stamp of `p` full with Acquire sees the value of `p`; the value is there until it is taken.
 //! - **I3 (gate)**: slot `p` is written for `p + capacity` only when `freed > p` (window) or its stamp says free (queue).
 //! - **I4 (line)**: `freed` passes `p` only when every cursor's head is beyond `p` and no line announces `p` or less; so a
-//!   subscriber that announced `p` before it claimed `p` may read the slot until it clears the line.
+//!   subscriber that announced `p` before it claimed `p` may read the slot until it clears the line. A head never goes back below `freed`,
+//!   and that of a cursor which left stands beyond every position: no claim succeeds that the scan does not know of.
 //! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window.
 
 mod credit;
+#[cfg(all(test, ringmq_loom))]
+mod models;
 mod queue;
 mod slots;
 mod window;

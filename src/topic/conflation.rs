@@ -7,7 +7,6 @@ use crate::delivery::lag::LagLog;
 use crate::message::{Meta, MetaRef};
 use crate::ring::{Overtaken, ReadAt, SideStore};
 use crate::sync::{Arc, Mutex};
-use crate::user_code::clear_contained;
 
 /// The side store of one subscription. Its lock is held while its cursor is moved on, so whoever finds the cursor behind finds the
 /// messages here.
@@ -20,6 +19,13 @@ pub(crate) struct SideStoreOf<T> {
 pub(crate) struct Kept<T> {
     pub(crate) messages: Conflated<(T, MetaRef)>,
     pub(crate) lost: LagLog,
+}
+
+impl<T> Kept<T> {
+    /// Empties the store: messages for the caller to drop, outside of the lock, and losses to tell.
+    pub(crate) fn forget(&mut self) -> (Vec<(T, MetaRef)>, LagLog) {
+        (self.messages.clear(), std::mem::take(&mut self.lost))
+    }
 }
 
 impl<T> SideStoreOf<T> {
@@ -36,24 +42,24 @@ impl<T> SideStoreOf<T> {
 }
 
 impl<T: Send> SideStore<T, Arc<Meta>> for Arc<SideStoreOf<T>> {
-    fn overtake(&self, advance: &mut dyn FnMut() -> Option<Overtaken>, read: &mut ReadAt<'_, T, Arc<Meta>>) {
-        let mut gone = Vec::new();
-        {
-            let mut kept = self.kept.lock();
-            let Some(range) = advance() else { return };
-            for p in range.from..range.to {
-                read(p, &mut |value, meta| match self.reduce(&mut kept, p, value, meta) {
-                    Reduced::Nothing => {}
-                    Reduced::Lost(at) => kept.lost.add(at, at + 1),
-                    Reduced::Replaced(at, old) => {
-                        kept.lost.add(at, at + 1);
-                        gone.push(old);
-                    }
-                });
-            }
+    fn overtake(
+        &self,
+        advance: &mut dyn FnMut() -> Option<Overtaken>,
+        read: &mut ReadAt<'_, T, Arc<Meta>>,
+        gone: &mut Vec<(T, Option<Arc<Meta>>)>,
+    ) {
+        let mut kept = self.kept.lock();
+        let Some(range) = advance() else { return };
+        for p in range.from..range.to {
+            read(p, &mut |value, meta| match self.reduce(&mut kept, p, value, meta) {
+                Reduced::Nothing => {}
+                Reduced::Lost(at) => kept.lost.add(at, at + 1),
+                Reduced::Replaced(at, old) => {
+                    kept.lost.add(at, at + 1);
+                    gone.push(old);
+                }
+            });
         }
-        // Dropping a payload runs code of the user: outside of the lock, and no panic may leave the scan half done.
-        clear_contained(&mut gone);
     }
 }
 
@@ -65,13 +71,13 @@ enum Reduced<T> {
 
 impl<T> SideStoreOf<T> {
     fn reduce(&self, kept: &mut Kept<T>, p: u64, value: &T, meta: Option<&Arc<Meta>>) -> Reduced<T> {
-        // A panic of the user's filter counts as a match, as everywhere.
+        // No panic of the user's code may stop the scan: in the filter it counts as a match, in the clone the message is lost.
         if !catch_unwind(AssertUnwindSafe(|| (self.wanted)(value))).unwrap_or(true) {
             return Reduced::Nothing;
         }
-        // A panic of the user's clone must not stop the scan: the message counts as lost.
-        let cloned = catch_unwind(AssertUnwindSafe(|| (self.clone)(value)));
-        let Ok(value) = cloned else { return Reduced::Lost(p) };
+        let Ok(value) = catch_unwind(AssertUnwindSafe(|| (self.clone)(value))) else {
+            return Reduced::Lost(p);
+        };
         let key = meta.and_then(|m| m.key.as_deref()).unwrap_or_default();
         match kept.messages.keep(p, key, (value, meta.cloned())) {
             Some((at, old)) => Reduced::Replaced(at, old),

@@ -12,7 +12,7 @@ use crate::topic::publish::Lane;
 use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
 use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
-use crate::user_code::drop_contained;
+use crate::user_code::{clear_contained, drop_contained};
 use crate::wait::{Event, Sleepers};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
@@ -26,7 +26,7 @@ pub(crate) struct TopicCore<T> {
     /// For a dead-letter topic: the subscription whose letters come here.
     dead_letters_of: plain::Mutex<Option<crate::sync::Weak<SubscriptionState<T>>>>,
     /// One subscription joins at a time. Not held while publishing, so a payload that publishes when it is dropped does no harm.
-    joining: plain::Mutex<()>,
+    joining: Mutex<()>,
     /// What the shared handle's publishers remember (see [`Lane`]): only a cache, so any value that was once right will do. Relaxed.
     lane: crate::sync::AtomicU64,
 }
@@ -65,7 +65,7 @@ impl<T: Send + 'static> TopicCore<T> {
             first_offset: first,
             subscriptions: Mutex::new(Arc::new([])),
             dead_letters_of: plain::Mutex::new(None),
-            joining: plain::Mutex::new(()),
+            joining: Mutex::new(()),
             lane: crate::sync::AtomicU64::new(0),
         })
     }
@@ -223,20 +223,12 @@ impl<T: Send + 'static> TopicCore<T> {
             return Err(not_cloneable());
         };
         let (to, _anchor) = self.start(to)?;
-        if let Some(store) = &state.side_store {
-            let mut kept = store.kept.lock();
-            let messages = kept.messages.clear();
-            let mut lost = std::mem::take(&mut kept.lost);
-            drop(kept);
-            state.change(|beside| {
-                beside.side = false;
-                while let Some(lagged) = lost.pop() {
-                    beside.lag.add_all(lagged);
-                }
-            });
-            drop(messages);
+        let forget = || state.side_store.as_ref().map(|store| store.kept.lock().forget());
+        let (at, overtaken, forgotten) = window.seek(cursor, to, forget);
+        if let Some((mut messages, mut lost)) = forgotten {
+            clear_contained(&mut messages);
+            state.change(|beside| std::iter::from_fn(|| lost.pop()).for_each(|lagged| beside.lag.add_all(lagged)));
         }
-        let (at, overtaken) = window.seek(cursor, to);
         if let Some(range) = overtaken {
             // What a rule dropped is told, wherever the subscription goes from here.
             state.lost(range.from, range.to);

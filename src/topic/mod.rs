@@ -17,6 +17,8 @@ mod conflation;
 mod core;
 mod delivery;
 mod handle;
+#[cfg(all(test, ringmq_loom))]
+mod models;
 mod options;
 mod publish;
 mod publish_future;

@@ -24,7 +24,7 @@ pub(crate) struct Entering {
 }
 
 /// How often a poll looks again for something that clears by itself before it lets other tasks run.
-const LOOKS: u32 = 32;
+const LOOKS: u32 = if cfg!(ringmq_loom) { 2 } else { 32 };
 
 impl Entering {
     /// One poll. The value is taken out of `value` when the message enters, or when it comes back in the error.
@@ -62,7 +62,7 @@ impl Entering {
                     let value = value.take().expect("a publish future is not polled after it was ready");
                     return Poll::Ready(Err(failure.with(value)));
                 }
-                Entry::Spin => std::hint::spin_loop(),
+                Entry::Spin => crate::sync::spin_loop(),
                 Entry::Wait => {
                     if self.is_registered(core, context) && !core.recheck_room() {
                         core.note_blocking();

@@ -257,7 +257,7 @@ pub(crate) struct Waiting {
 }
 
 /// How often a poll looks again for something that comes by itself before it lets other tasks run.
-const BUSY_LOOKS: u32 = 32;
+const BUSY_LOOKS: u32 = if cfg!(ringmq_loom) { 2 } else { 32 };
 
 impl Waiting {
     /// One poll of a receive.
@@ -286,7 +286,7 @@ impl Waiting {
                     seat.state.pass_credit_on();
                     return Poll::Ready(Err(RecvError::Lagged(lagged)));
                 }
-                Blocked::Busy if looks < BUSY_LOOKS => std::hint::spin_loop(),
+                Blocked::Busy if looks < BUSY_LOOKS => crate::sync::spin_loop(),
                 Blocked::Busy => {
                     context.waker().wake_by_ref();
                     return Poll::Pending;

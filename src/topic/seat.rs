@@ -217,6 +217,12 @@ impl<T: Send + 'static> Seat<T> {
                     self.taken_one();
                     return Ok(self.hand_over::<M>(taken, credit));
                 }
+                Fresh::Side => {
+                    drop(credit);
+                    if let Some(item) = self.take_kept::<M>()? {
+                        return Ok(item);
+                    }
+                }
                 other => self.not_got(other)?,
             }
         }
@@ -260,6 +266,12 @@ impl<T: Send + 'static> Seat<T> {
             match result {
                 Ok(()) if out.len() > before => return Ok(out.len() - before),
                 Ok(()) => {}
+                Err(Some(Fresh::Side)) => {
+                    if let Some(item) = self.take_kept::<M>()? {
+                        out.push(item);
+                        return Ok(1);
+                    }
+                }
                 Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,
             }
         }
@@ -346,7 +358,7 @@ impl<T: Send + 'static> Seat<T> {
     #[cold]
     fn not_got(&mut self, fresh: Fresh<T>) -> Result<(), Blocked> {
         match fresh {
-            Fresh::Got(_) => Ok(()),
+            Fresh::Got(_) | Fresh::Side => Ok(()),
             Fresh::Filtered(n) => {
                 self.state.counters.filtered.fetch_add(n, Relaxed);
                 self.taken_one();
@@ -357,20 +369,40 @@ impl<T: Send + 'static> Seat<T> {
                 self.taken_one();
                 Err(Blocked::Lagged(lagged))
             }
-            Fresh::Side => {
-                self.open_side_store();
-                Ok(())
-            }
             // Somebody else was faster, or it is not written yet.
             Fresh::Nothing(Nothing::Busy) => Err(Blocked::Busy),
             Fresh::Nothing(_) => Ok(()),
         }
     }
 
-    /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store. The cursor stays *behind*
-    /// until all are: so no receiver takes a later message from the ring before an earlier one from the store.
-    fn open_side_store(&self) {
-        self.state.change(|beside| beside.side = true);
+    /// The cursor was overtaken and its messages kept: they come before those in the ring. The *behind* bit keeps everybody from the ring until
+    /// the last of them is taken, so that nobody sees an older message after a newer one.
+    fn take_kept<M: Mode>(&mut self) -> Result<Option<M::Item<T>>, Blocked> {
+        let state = self.state.clone();
+        let (Some(store), Place::Cursor(cursor)) = (&state.side_store, &state.place) else {
+            return Ok(None);
+        };
+        let credit = if M::EXPLICIT {
+            Some(self.lender.lend().ok_or(Blocked::InFlightFull)?)
+        } else {
+            None
+        };
+        let mut kept = store.kept.lock();
+        if let Some(lagged) = kept.lost.pop() {
+            drop(kept);
+            drop(credit);
+            let lagged = state.count_lost(lagged);
+            self.taken_one();
+            return Err(Blocked::Lagged(lagged));
+        }
+        let next = kept.messages.pop();
+        if kept.messages.len() == 0 {
+            cursor.clear_behind();
+        }
+        drop(kept);
+        let Some((offset, (value, meta))) = next else { return Ok(None) };
+        self.taken_one();
+        Ok(Some(self.hand_over::<M>(Taken { offset, value, meta }, credit)))
     }
 
     /// Why the ring gives nothing.
@@ -414,29 +446,27 @@ impl<T: Send + 'static> Seat<T> {
         if let Some(lagged) = beside.lag.pop() {
             state.raise_attention(&beside);
             drop(beside);
+            let lagged = state.count_lost(lagged);
             self.taken_one();
-            return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
+            return Look::Blocked(Blocked::Lagged(lagged));
         }
         if beside.paused {
-            let nothing_left = state.shared.ring.is_closed() && state.position() >= state.shared.ring.end() && !beside.has_more();
+            let nothing_left =
+                state.shared.ring.is_closed() && state.position() >= state.shared.ring.end() && !state.has_fresh() && !beside.has_more();
             return if nothing_left {
                 Look::Ring
             } else {
                 Look::Blocked(Blocked::HeldBack)
             };
         }
-        let parked_full = beside.is_parked_full(&state.rules);
-        let turn_of_fresh = self.fresh_first && !parked_full && (beside.side || state.has_fresh());
-        if !beside.ready.is_empty() && !turn_of_fresh {
+        let full = beside.is_parked_full(&state.rules);
+        let again = !beside.ready.is_empty() && (full || !(self.fresh_first && state.has_fresh()));
+        if again {
             return self.redeliver::<M>(&state, beside);
         }
         self.fresh_first = false;
-        if parked_full {
+        if full {
             return Look::Blocked(Blocked::HeldBack);
-        }
-        if beside.side {
-            drop(beside);
-            return self.next_from_side_store::<M>(&state);
         }
         Look::Ring
     }
@@ -468,47 +498,6 @@ impl<T: Send + 'static> Seat<T> {
         Look::Item(M::limited(held, credit))
     }
 
-    fn next_from_side_store<M: Mode>(&mut self, state: &Arc<SubscriptionState<T>>) -> Look<M::Item<T>> {
-        let Some(store) = &state.side_store else { return Look::Ring };
-        let credit = if M::EXPLICIT {
-            match self.lender.lend() {
-                Some(credit) => Some(credit),
-                None => return Look::Blocked(Blocked::InFlightFull),
-            }
-        } else {
-            None
-        };
-        let mut kept = store.kept.lock();
-        let mut beside = state.beside.lock();
-        if let Some(lagged) = kept.lost.pop() {
-            while let Some(more) = kept.lost.pop() {
-                beside.lag.add_all(more);
-            }
-            state.raise_attention(&beside);
-            drop(beside);
-            drop(kept);
-            self.taken_one();
-            return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
-        }
-        let next = kept.messages.pop();
-        beside.side = kept.messages.len() > 0;
-        if !beside.side
-            && let Place::Cursor(cursor) = &state.place
-        {
-            cursor.clear_behind();
-        }
-        state.raise_attention(&beside);
-        drop(beside);
-        drop(kept);
-        match next {
-            Some((offset, (value, meta))) => {
-                self.taken_one();
-                Look::Item(self.hand_over::<M>(Taken { offset, value, meta }, credit))
-            }
-            None => Look::Ring,
-        }
-    }
-
     /// For a receiver that has registered: whether it should look again instead of sleeping.
     pub(crate) fn recheck(&mut self, blocked: Blocked) -> bool {
         let state = &self.state;
@@ -516,7 +505,8 @@ impl<T: Send + 'static> Seat<T> {
             Blocked::Empty => state.recheck_fresh() || state.recheck_beside(true),
             Blocked::InFlightFull => self.lender.draw() || state.recheck_beside(false),
             Blocked::HeldBack => state.recheck_beside(true) || !state.holds_back(),
-            Blocked::Settling => state.recheck_beside(true) || state.credit.watch() == 0,
+            // A seek may have brought something back.
+            Blocked::Settling => state.recheck_beside(true) || state.has_fresh() || state.credit.watch() == 0,
             Blocked::Busy | Blocked::Closed | Blocked::Lagged(_) => true,
         }
     }

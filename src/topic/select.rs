@@ -49,7 +49,7 @@ impl<T> SubscriptionState<T> {
         if beside.ended || !beside.lag.is_empty() {
             return true;
         }
-        let fresh = (fresh || beside.side) && !beside.is_parked_full(&self.rules);
+        let fresh = fresh && !beside.is_parked_full(&self.rules);
         if !beside.paused && (fresh || !beside.ready.is_empty()) {
             drop(beside);
             return !needs_credit || self.credit.watch() < u64::from(self.rules.max_in_flight);

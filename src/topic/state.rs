@@ -137,8 +137,6 @@ pub(crate) struct Beside<T> {
     /// Dead, but the store is full.
     pub(crate) undeliverable: VecDeque<StoredLetter<T>>,
     pub(crate) lag: LagLog,
-    /// Whether the side store has something to deliver.
-    pub(crate) side: bool,
     pub(crate) paused: bool,
     /// Unsubscribed, or the broker is closed.
     pub(crate) ended: bool,
@@ -202,7 +200,6 @@ impl<T> SubscriptionState<T> {
                 parked: Parked::new(),
                 undeliverable: VecDeque::new(),
                 lag: LagLog::default(),
-                side: false,
                 paused: false,
                 ended: false,
                 ending: 0,
@@ -367,7 +364,7 @@ impl<T> SubscriptionState<T> {
     pub(crate) fn recheck_beside(&self, credit: bool) -> bool {
         self.attention.fetch_add(0, AcqRel) != 0 && {
             let beside = self.beside.lock();
-            beside.ended || !beside.lag.is_empty() || (credit && !beside.paused && (!beside.ready.is_empty() || beside.side))
+            beside.ended || !beside.lag.is_empty() || (credit && !beside.paused && !beside.ready.is_empty())
         }
     }
 
@@ -400,7 +397,7 @@ impl<T> SubscriptionState<T> {
 
 impl<T> Beside<T> {
     fn wants_attention(&self, rules: &Rules<T>) -> bool {
-        !self.ready.is_empty() || !self.lag.is_empty() || self.side || self.paused || self.ended || self.is_parked_full(rules)
+        !self.ready.is_empty() || !self.lag.is_empty() || self.paused || self.ended || self.is_parked_full(rules)
     }
 
     pub(crate) fn parked_count(&self) -> usize {
@@ -420,13 +417,12 @@ impl<T> Beside<T> {
 
     /// Whether there is something to deliver, or to tell, now or later.
     pub(crate) fn has_more(&self) -> bool {
-        !self.ready.is_empty() || !self.parked.is_empty() || self.side || !self.lag.is_empty()
+        !self.ready.is_empty() || !self.parked.is_empty() || !self.lag.is_empty()
     }
 
     /// The subscription is over: returns what nobody will see any more.
     pub(crate) fn end(&mut self) -> impl Sized + use<T> {
         self.ended = true;
-        self.side = false;
         self.all_due();
         (std::mem::take(&mut self.ready), std::mem::take(&mut self.undeliverable))
     }

@@ -152,17 +152,18 @@ impl Event {
         }
     }
 
-    /// Wakes everybody.
+    /// Wakes everybody who is registered now. Who registers meanwhile is not waited for: a waiter that looks in vain and sleeps again would
+    /// keep this call from ending.
     #[cold]
     pub(crate) fn notify_all(&self) {
-        while self.has_sleepers_now() {
+        for _ in 0..self.registered() {
             self.notify();
         }
     }
 
-    /// As `has_sleepers`, but ordered with every registration by the list's lock.
-    fn has_sleepers_now(&self) -> bool {
+    /// How many wait, ordered with every registration by the list's lock.
+    fn registered(&self) -> usize {
         let _list = self.list.lock();
-        self.asleep.load(Relaxed) != 0
+        self.asleep.load(Relaxed)
     }
 }

@@ -33,6 +33,8 @@
 
 mod event;
 mod list;
+#[cfg(all(test, ringmq_loom))]
+mod models;
 mod spin;
 mod timer;
 

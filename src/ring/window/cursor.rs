@@ -6,8 +6,8 @@ use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 /// The bit of a head that says: a publisher moved this cursor on.
 pub(super) const BEHIND: u64 = 1;
 
-/// Where a cursor points that has left: the last position there is, which no topic reaches.
-pub(super) const GONE: u64 = (1 << 61) - 1;
+/// The head of a cursor that has left its window: the last position there is, which no topic reaches, so nothing is found there.
+pub(super) const LEFT: u64 = ((1 << 61) - 1) << 1;
 
 /// What a line says when its subscriber reads nothing.
 pub(super) const IDLE: u64 = u64::MAX;
@@ -40,8 +40,9 @@ pub(crate) type ReadAt<'r, T, A> = dyn FnMut(u64, &mut dyn FnMut(&T, Option<&A>)
 /// Where the values go that a cursor was moved past.
 pub(crate) trait SideStore<T, A>: Send + Sync {
     /// Calls `advance`, which moves the cursor and returns the positions that it skips, and keeps their values, which `read` lends. Both
-    /// happen under the store's lock, so that a subscriber that finds itself behind finds the values too.
-    fn overtake(&self, advance: &mut dyn FnMut() -> Option<Overtaken>, read: &mut ReadAt<'_, T, A>);
+    /// happen under the store's lock, so that a subscriber that finds itself behind finds the values too. What has to go for them is added
+    /// to `gone`, and dropped once nothing is locked any more.
+    fn overtake(&self, advance: &mut dyn FnMut() -> Option<Overtaken>, read: &mut ReadAt<'_, T, A>, gone: &mut Vec<(T, Option<A>)>);
 }
 
 /// Positions that a cursor was moved past: from `from`, up to but not including `to`.
@@ -104,7 +105,8 @@ impl<T, A> Cursor<T, A> {
         }
     }
 
-    /// Clears the *behind* bit; for the owner of a side store, under its lock, which keeps further overtaking out meanwhile.
+    /// Clears the *behind* bit; for the owner of a side store, under its lock, which keeps further overtaking out meanwhile, once the store
+    /// is empty: the bit keeps everybody from the ring until then.
     pub(crate) fn clear_behind(&self) {
         self.head.fetch_and(!BEHIND, AcqRel);
     }

@@ -19,7 +19,7 @@ pub(crate) use self::cursor::{Cursor, Line, Overtaken, ReadAt, SideStore};
 pub(crate) use self::scan::Start;
 
 use self::cursor::{BEHIND, IDLE};
-use self::scan::Registry;
+use self::scan::{Gone, Registry};
 use super::{CLOSED, Nothing, Refusal, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 use crate::user_code::drop_contained;
@@ -35,6 +35,8 @@ pub(crate) struct Window<T, A> {
     /// Positions freed while no cursor existed; written under the registry lock.
     unrouted: AtomicU64,
     registry: Mutex<Registry<T, A>>,
+    /// A buffer for the next scan.
+    spare: Mutex<Gone<T, A>>,
     slots: Slots<T, A>,
 }
 
@@ -99,6 +101,7 @@ impl<T: Send + Sync, A: Send + Sync> Window<T, A> {
             work: CachePadded::new(AtomicU64::new(0)),
             unrouted: AtomicU64::new(0),
             registry: Mutex::new(Registry::new()),
+            spare: Mutex::new(Gone::new()),
             slots: Slots::try_new(capacity, start)?,
         })
     }
@@ -145,11 +148,17 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn pop<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T) -> R) -> Option<R> {
         let mut word = cursor.head.load(Acquire);
+        // A look before the announcement, so that an idle subscriber is in no scan's way.
+        if std::mem::needs_drop::<T>() && !self.slots.at(position(word)).is_plain_for(word) {
+            return None;
+        }
         loop {
             let h = position(word);
             let slot = self.slots.at(h);
-            let _announced = line.announce(h);
+            let announced = line.announce(h);
             if !slot.is_plain_for(word) {
+                drop(announced);
+                self.left_empty_handed(cursor);
                 return None;
             }
             match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
@@ -176,9 +185,11 @@ impl<T, A> Window<T, A> {
         let mut word = cursor.head.load(Acquire);
         loop {
             let h = position(word);
-            let _announced = line.announce(h);
+            let announced = line.announce(h);
             let len = self.slots.plain_run(word, most);
             if len == 0 {
+                drop(announced);
+                self.left_empty_handed(cursor);
                 return None;
             }
             // Before the claim, because it may allocate.
@@ -271,7 +282,10 @@ impl<T, A> Window<T, A> {
         loop {
             if word & BEHIND != 0 {
                 match cursor.catch_up(&mut word) {
-                    Some(found) => return found.into_take(),
+                    Some(found) => {
+                        self.left_empty_handed(cursor);
+                        return found.into_take();
+                    }
                     None => continue,
                 }
             }
@@ -290,6 +304,7 @@ impl<T, A> Window<T, A> {
             drop(announced);
             let now = cursor.head.load(Acquire);
             if now == word {
+                self.left_empty_handed(cursor);
                 return Take::Nothing(self.nothing(h));
             }
             word = now;
@@ -311,7 +326,10 @@ impl<T, A> Window<T, A> {
         loop {
             if word & BEHIND != 0 {
                 match cursor.catch_up(&mut word) {
-                    Some(found) => return found.into_take(),
+                    Some(found) => {
+                        self.left_empty_handed(cursor);
+                        return found.into_take();
+                    }
                     None => continue,
                 }
             }
@@ -345,6 +363,7 @@ impl<T, A> Window<T, A> {
             drop(announced);
             let now = cursor.head.load(Acquire);
             if now == word {
+                self.left_empty_handed(cursor);
                 return Take::Nothing(self.nothing(h));
             }
             word = now;

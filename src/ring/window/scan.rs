@@ -5,7 +5,7 @@
 //! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
 //! and whoever held it asks for a new one afterwards.
 
-use super::cursor::{Cursor, GONE, Line, Overtaken, Overtaking, SideStore};
+use super::cursor::{Cursor, LEFT, Line, Overtaken, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*};
 use crate::user_code::clear_contained;
@@ -16,16 +16,16 @@ const PASS: usize = 64;
 pub(super) struct Registry<T, A> {
     cursors: Vec<Arc<Cursor<T, A>>>,
     lines: Vec<Arc<Line>>,
-    /// An empty buffer for the next pass, so that scanning does not allocate.
-    spare: Vec<(T, Option<A>)>,
 }
+
+/// Payloads that were taken out, to be dropped once nothing is locked.
+pub(super) type Gone<T, A> = Vec<(T, Option<A>)>;
 
 impl<T, A> Registry<T, A> {
     pub(super) fn new() -> Self {
         Self {
             cursors: Vec::new(),
             lines: Vec::new(),
-            spare: Vec::new(),
         }
     }
 }
@@ -60,9 +60,9 @@ impl<T, A> Window<T, A> {
             let mut asked = 1;
             let mut end = Pass::Done;
             loop {
-                if let Some(mut registry) = self.registry.try_lock() {
+                if let Some(registry) = self.registry.try_lock() {
                     if taken.capacity() == 0 {
-                        taken = std::mem::take(&mut registry.spare);
+                        taken = self.take_spare();
                     }
                     end = self.scan(&registry, want, &mut taken);
                 }
@@ -82,16 +82,25 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    fn give_spare(&self, taken: Vec<(T, Option<A>)>) {
+    /// An empty buffer, so that scanning does not allocate. Under a lock of its own: a scan that finds the registry taken relies on a new one
+    /// being asked for.
+    fn take_spare(&self) -> Gone<T, A> {
+        self.spare
+            .try_lock()
+            .map(|mut spare| std::mem::take(&mut *spare))
+            .unwrap_or_default()
+    }
+
+    fn give_spare(&self, taken: Gone<T, A>) {
         if taken.capacity() > 0
-            && let Some(mut registry) = self.registry.try_lock()
-            && registry.spare.capacity() == 0
+            && let Some(mut spare) = self.spare.try_lock()
+            && spare.capacity() == 0
         {
-            registry.spare = taken;
+            *spare = taken;
         }
     }
 
-    fn scan(&self, registry: &Registry<T, A>, want: u64, taken: &mut Vec<(T, Option<A>)>) -> Pass {
+    fn scan(&self, registry: &Registry<T, A>, want: u64, taken: &mut Gone<T, A>) -> Pass {
         let freed = self.freed.load(Relaxed); // Only the scan writes it.
         let gate = registry
             .cursors
@@ -101,7 +110,7 @@ impl<T, A> Window<T, A> {
             .min()
             .unwrap_or(u64::MAX);
         if want > freed && gate >= want {
-            self.overtake(registry, freed, want, gate);
+            self.overtake(registry, freed, want, gate, taken);
         }
         // Heads first, lines second: a subscriber announces its line before it moves the head.
         let heads = registry.cursors.iter().map(|c| c.position()).min();
@@ -125,7 +134,7 @@ impl<T, A> Window<T, A> {
     }
 
     /// Takes out what stands below `upto` and is released; returns where it stopped.
-    fn take_out(&self, freed: u64, upto: u64, taken: &mut Vec<(T, Option<A>)>) -> (u64, Pass) {
+    fn take_out(&self, freed: u64, upto: u64, taken: &mut Gone<T, A>) -> (u64, Pass) {
         let mut f = freed;
         let most = PASS.min((64 << 10) / size_of::<T>().max(1)).max(1);
         while f < upto {
@@ -149,7 +158,7 @@ impl<T, A> Window<T, A> {
     }
 
     /// Moves the cursors that do not gate to `want` and a chunk beyond, but never past `gate` nor past a position being written.
-    fn overtake(&self, registry: &Registry<T, A>, freed: u64, want: u64, gate: u64) {
+    fn overtake(&self, registry: &Registry<T, A>, freed: u64, want: u64, gate: u64, gone: &mut Gone<T, A>) {
         let behind = || registry.cursors.iter().filter(|c| !c.gates() && c.position() < want);
         let Some(lowest) = behind().map(|c| c.position()).min() else {
             return;
@@ -163,12 +172,15 @@ impl<T, A> Window<T, A> {
                 Overtaking::Drop => {
                     cursor.overtake(to);
                 }
-                Overtaking::Keep(store) => store.overtake(&mut || cursor.overtake(to), &mut |p, keep| {
-                    if let Some(stamp) = self.slots.full(p) {
-                        // SAFETY: I5: only the scan takes values out, and it is busy here; `p` is not below `freed`.
-                        unsafe { self.slots.read(p, stamp, |value, with| keep(value, with)) };
-                    }
-                }),
+                Overtaking::Keep(store) => {
+                    let mut read = |p, keep: &mut dyn FnMut(&T, Option<&A>)| {
+                        if let Some(stamp) = self.slots.full(p) {
+                            // SAFETY: I5: only the scan takes values out, and it is busy here; `p` is not below `freed`.
+                            unsafe { self.slots.read(p, stamp, |value, with| keep(value, with)) };
+                        }
+                    };
+                    store.overtake(&mut || cursor.overtake(to), &mut read, gone);
+                }
             }
         }
     }
@@ -185,6 +197,18 @@ impl<T, A> Window<T, A> {
     pub(crate) fn tidy_idle(&self, cursor: &Cursor<T, A>) {
         if self.slots.needs_drop() && self.freed.load(Relaxed) < cursor.position() {
             self.reclaim(0);
+        }
+    }
+
+    /// Called by a subscriber that announced a line and took nothing: a scan may have stopped there, on account of what others had taken.
+    #[cold]
+    pub(super) fn left_empty_handed(&self, cursor: &Cursor<T, A>) {
+        if self.slots.needs_drop() {
+            // A read-modify-write: either the scan that comes next finds the line cleared, or this thread sees what was taken before it.
+            self.work.fetch_add(0, AcqRel);
+            if self.freed.load(Relaxed) < cursor.position() {
+                self.reclaim(0);
+            }
         }
     }
 
@@ -207,16 +231,15 @@ impl<T, A> Window<T, A> {
         cursor
     }
 
-    /// Removes a cursor; what it alone held back is freed.
-    ///
-    /// Somebody may be taking with it at this moment. The scan does not look at it any more, so it must not claim either: it points nowhere from
-    /// here on. A claim made before that has announced its line, and the next scan finds it.
+    /// Removes a cursor; what it alone held back is freed. Whoever is about to take from it finds nothing.
     pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) {
         // What it has consumed goes first: without any cursor, the ring keeps what it holds.
         self.reclaim(0);
         let mut registry = self.registry.lock();
         registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
-        cursor.head.swap(GONE << 1, AcqRel);
+        // The scan does not look at this head any more, so no claim on it may succeed from here on; Acquire, so that the scan finds the
+        // lines of those that succeeded before.
+        cursor.head.swap(LEFT, AcqRel);
         drop(registry);
         self.reclaim(0);
     }
@@ -235,22 +258,24 @@ impl<T, A> Window<T, A> {
         self.reclaim(0);
     }
 
-    /// Moves a cursor; returns where it stands now, and what it had been moved past without knowing. One that has left stays gone.
-    pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> (u64, Option<Overtaken>) {
+    /// Moves a cursor, and calls `forget` before it can be overtaken again; returns where it stands now, what it had been moved past without
+    /// knowing, and what `forget` returned. One that has left stays away.
+    pub(crate) fn seek<R>(&self, cursor: &Cursor<T, A>, to: Start, forget: impl FnOnce() -> R) -> (u64, Option<Overtaken>, R) {
         let registry = self.registry.lock();
         let to = self.resolve(to);
-        if !registry.cursors.iter().any(|c| std::ptr::eq(&**c, cursor)) {
-            return (to, None);
-        }
-        cursor.since.store(to, Relaxed);
         let mut word = cursor.head.load(Acquire);
-        while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
-            word = actual;
+        while word != LEFT {
+            cursor.since.store(to, Relaxed);
+            match cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(actual) => word = actual,
+            }
         }
         let overtaken = cursor.overtaken_by(word);
+        let forgotten = forget();
         drop(registry);
         self.reclaim(0);
-        (to, overtaken)
+        (to, overtaken, forgotten)
     }
 
     /// Undoes the claim of `from..to` if it was the cursor's last. The caller's line still announces a position at or below `from`.

@@ -1,0 +1,204 @@
+//! The scan: what everybody has read is dropped at once when the ring is idle, whoever was in whose way.
+
+use std::sync::atomic::{AtomicI64, Ordering as Std};
+
+use crate::models::check;
+use crate::ring::{Cursor, Line, Nothing, Start, Take, Window};
+use crate::sync::{Arc, thread, yield_now};
+
+/// A payload that counts how many of its kind are alive.
+struct Counted(Arc<AtomicI64>);
+
+impl Counted {
+    fn new(alive: &Arc<AtomicI64>) -> Self {
+        alive.fetch_add(1, Std::SeqCst);
+        Self(alive.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Std::SeqCst);
+    }
+}
+
+type Payloads = Window<Counted, ()>;
+
+struct Model {
+    window: Arc<Payloads>,
+    alive: Arc<AtomicI64>,
+}
+
+impl Model {
+    fn new(capacity: usize) -> Self {
+        Self {
+            window: Arc::new(Window::new(capacity, 0)),
+            alive: Arc::default(),
+        }
+    }
+
+    fn publish(&self) {
+        let value = Counted::new(&self.alive);
+        loop {
+            match self.window.claim(&mut 0) {
+                Ok(claim) => {
+                    claim.fill(value, None);
+                    return;
+                }
+                Err(_) => yield_now(),
+            }
+        }
+    }
+
+    fn reader(&self, cursor: &Arc<Cursor<Counted, ()>>) -> Reader {
+        Reader {
+            window: self.window.clone(),
+            cursor: cursor.clone(),
+            line: self.window.line(),
+        }
+    }
+
+    fn assert_nothing_lingers(&self) {
+        assert_eq!(self.alive.load(Std::SeqCst), 0, "a payload that everybody has read lingers");
+    }
+}
+
+struct Reader {
+    window: Arc<Payloads>,
+    cursor: Arc<Cursor<Counted, ()>>,
+    line: Arc<Line>,
+}
+
+impl Reader {
+    fn try_take(&self) -> bool {
+        match self.window.take(&self.cursor, &self.line, |p, _, _| p) {
+            Take::Got(p) => {
+                self.window.tidy(&self.cursor, p);
+                true
+            }
+            Take::Nothing(Nothing::Empty | Nothing::Busy) => false,
+            other => panic!("neither overtaken nor closed: {other:?}"),
+        }
+    }
+
+    fn pop(&self) -> bool {
+        let Some(p) = self.window.pop(&self.cursor, &self.line, |p, _| p) else {
+            return false;
+        };
+        self.window.tidy(&self.cursor, p);
+        true
+    }
+}
+
+#[test]
+fn of_two_cursors_that_finish_at_the_same_time_one_drops_the_payload() {
+    check(|| {
+        let model = Model::new(1);
+        let cursors = [(); 2].map(|()| model.window.join(Start::Oldest));
+        model.publish();
+        let [mine, other] = cursors.map(|cursor| model.reader(&cursor));
+        let other = thread::spawn(move || assert!(other.try_take()));
+        assert!(mine.try_take());
+        other.join().unwrap();
+        model.assert_nothing_lingers();
+    });
+}
+
+#[test]
+fn whoever_loses_the_race_for_a_message_does_not_keep_its_payload() {
+    check(|| {
+        let model = Model::new(2);
+        let cursor = model.window.join(Start::Oldest);
+        model.publish();
+        let (mine, other) = (model.reader(&cursor), model.reader(&cursor));
+        let other = thread::spawn(move || other.try_take());
+        let got = mine.try_take();
+        assert!(got ^ other.join().unwrap());
+        model.assert_nothing_lingers();
+    });
+}
+
+#[test]
+fn whoever_loses_the_race_on_the_short_way_does_not_keep_its_payload() {
+    check(|| {
+        let model = Model::new(2);
+        let cursor = model.window.join(Start::Oldest);
+        model.publish();
+        let (mine, other) = (model.reader(&cursor), model.reader(&cursor));
+        let other = thread::spawn(move || other.pop());
+        let got = mine.pop();
+        assert!(got ^ other.join().unwrap());
+        model.assert_nothing_lingers();
+    });
+}
+
+#[test]
+fn a_scan_that_finds_the_registry_taken_is_made_up_for() {
+    check(|| {
+        let model = Model::new(2);
+        let cursor = model.window.join(Start::Oldest);
+        model.publish();
+        let reader = model.reader(&cursor);
+        let coming = {
+            let window = model.window.clone();
+            thread::spawn(move || {
+                let line = window.line();
+                window.drop_line(&line);
+            })
+        };
+        assert!(reader.try_take());
+        coming.join().unwrap();
+        model.assert_nothing_lingers();
+    });
+}
+
+#[test]
+fn a_cursor_that_leaves_drops_what_it_alone_had_not_read() {
+    check(|| {
+        let model = Model::new(1);
+        let (reads, leaves) = (model.window.join(Start::Oldest), model.window.join(Start::Oldest));
+        model.publish();
+        let reader = model.reader(&reads);
+        let leaving = {
+            let window = model.window.clone();
+            thread::spawn(move || window.leave(&leaves))
+        };
+        assert!(reader.try_take());
+        leaving.join().unwrap();
+        model.assert_nothing_lingers();
+    });
+}
+
+#[test]
+fn a_publisher_that_is_not_done_is_not_lapped_when_nobody_subscribes() {
+    check(|| {
+        let model = Model::new(1);
+        let other = {
+            let (window, alive) = (model.window.clone(), model.alive.clone());
+            thread::spawn(move || Model { window, alive }.publish())
+        };
+        model.publish();
+        other.join().unwrap();
+        assert_eq!(model.alive.load(Std::SeqCst), 1, "a window of one keeps the newest");
+        assert_eq!(model.window.unrouted(), 1);
+    });
+}
+
+#[test]
+fn payloads_left_in_a_window_are_dropped_with_it() {
+    check(|| {
+        let model = Model::new(2);
+        let cursor = model.window.join(Start::Oldest);
+        let reader = model.reader(&cursor);
+        let publisher = {
+            let (window, alive) = (model.window.clone(), model.alive.clone());
+            thread::spawn(move || Model { window, alive }.publish())
+        };
+        reader.try_take();
+        publisher.join().unwrap();
+        drop(reader);
+        let Model { window, alive } = model;
+        drop(window);
+        assert_eq!(alive.load(Std::SeqCst), 0);
+    });
+}

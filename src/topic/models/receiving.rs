@@ -1,0 +1,205 @@
+//! Who receives what: competing, falling behind, several at a time.
+
+use crate::models::check;
+use crate::sync::{Arc, thread};
+use crate::topic::models::{Model, assert_each_once, both_kinds, to_the_end};
+use crate::{Overflow, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
+
+#[test]
+fn competing_receivers_share_the_messages() {
+    both_kinds(2, |model| {
+        let subscription = model.subscribe();
+        let other = {
+            let subscription = subscription.clone();
+            thread::spawn(move || to_the_end(&subscription))
+        };
+        model.topic.publish_batch([0, 1]).unwrap();
+        model.topic.close();
+        let seen = [to_the_end(&subscription), other.join().unwrap()].concat();
+        assert_each_once(seen, 2);
+    });
+}
+
+#[test]
+fn publishers_that_share_a_handle_enter_each_message_once() {
+    both_kinds(1, |model| {
+        let subscription = model.subscribe();
+        let (topic, other) = (model.topic.clone(), model.topic.clone());
+        let publishing = thread::spawn(move || other.publish(10).unwrap().offset().get());
+        let receiving = thread::spawn(move || {
+            let first = subscription.recv().unwrap();
+            let first = (first.offset().get(), first.into_inner().unwrap());
+            (first, subscription.auto_ack().recv().unwrap())
+        });
+        let mine = topic.publish(20).unwrap().offset().get();
+        let others = publishing.join().unwrap();
+        let ((offset, first), second) = receiving.join().unwrap();
+        assert_eq!((offset, mine + others, first + second), (0, 1, 30));
+        assert_eq!(first, if mine == 0 { 20 } else { 10 });
+    });
+}
+
+#[test]
+fn what_drops_the_oldest_is_told_exactly_what_it_lost() {
+    check(|| {
+        let model = Model::topic(1);
+        let subscription = model.overflowing(Overflow::DropOldest);
+        let mut publisher = model.publisher();
+        let publishing = thread::spawn(move || {
+            for value in 0..3 {
+                publisher.publish(value).unwrap();
+            }
+            publisher.topic().close();
+        });
+        assert_each_once(to_the_end(&subscription), 3);
+        publishing.join().unwrap();
+    });
+}
+
+#[test]
+fn what_drops_the_oldest_holds_up_nobody_and_loses_nothing_of_the_others() {
+    check(|| {
+        let model = Model::topic(1);
+        let gates = model.topic.subscribe("gates").unwrap();
+        let drops = model.overflowing(Overflow::DropOldest);
+        let receiving = thread::spawn(move || to_the_end(&gates));
+        let mut publisher = model.publisher();
+        publisher.publish(0).unwrap();
+        publisher.publish(1).unwrap();
+        model.topic.close();
+        assert_eq!(receiving.join().unwrap(), [0, 1]);
+        assert_each_once(to_the_end(&drops), 2);
+    });
+}
+
+#[test]
+fn a_queue_that_drops_the_oldest_is_told_what_it_lost() {
+    check(|| {
+        let model = Model::queue(1);
+        let subscription = model.overflowing(Overflow::DropOldest);
+        let mut publisher = model.publisher();
+        let publishing = thread::spawn(move || {
+            publisher.publish(0).unwrap();
+            publisher.publish(1).unwrap();
+            publisher.topic().close();
+        });
+        assert_each_once(to_the_end(&subscription), 2);
+        publishing.join().unwrap();
+    });
+}
+
+#[test]
+fn what_conflates_receives_the_last_of_its_key_and_never_goes_back() {
+    check(|| {
+        let model = Model::topic(1);
+        let subscription = model.overflowing(Overflow::Conflate { keys: 1 });
+        let mut publisher = model.publisher();
+        let publishing = thread::spawn(move || {
+            for value in 0..3 {
+                publisher.publish(value).unwrap();
+            }
+            publisher.topic().close();
+        });
+        let (auto, mut seen, mut last) = (subscription.auto_ack(), Vec::new(), None);
+        loop {
+            match auto.recv() {
+                Ok(value) => {
+                    assert!(last < Some(value), "{value} after {last:?}");
+                    last = Some(value);
+                    seen.push(value);
+                }
+                Err(RecvError::Lagged(lagged)) => seen.extend(lagged.from.get()..lagged.to.get()),
+                Err(_) => break,
+            }
+        }
+        assert_eq!(last, Some(2), "the newest is kept");
+        assert_each_once(seen, 3);
+        publishing.join().unwrap();
+    });
+}
+
+#[test]
+fn credit_is_never_exceeded_by_receivers_that_compete() {
+    both_kinds(2, |model| {
+        let subscription = model.subscribe_with(|options| options.max_in_flight(1));
+        model.topic.publish_batch([0, 1]).unwrap();
+        let (mut mine, mut others) = (subscription.subscriber(), subscription.subscriber());
+        let other = thread::spawn(move || others.try_recv().ok());
+        let first = mine.try_recv().ok();
+        let second = other.join().unwrap();
+        assert!(first.is_none() || second.is_none(), "one at a time");
+        assert!(first.is_some() || second.is_some() || mine.try_recv().is_ok());
+    });
+}
+
+#[test]
+fn a_subscription_that_joins_late_misses_nothing_from_then_on() {
+    check(|| {
+        let model = Model::topic(1);
+        let topic = model.topic.clone();
+        let joining = thread::spawn(move || {
+            let subscription = topic.subscribe("late").unwrap();
+            let first = subscription.recv().unwrap();
+            let (offset, value) = (first.offset().get(), *first);
+            first.ack().unwrap();
+            assert_eq!(offset, value);
+        });
+        model.topic.publish(0).unwrap();
+        // Nobody subscribes yet, or the first message is received: there is room, sooner or later.
+        model.topic.publish(1).unwrap();
+        joining.join().unwrap();
+    });
+}
+
+#[test]
+fn an_ephemeral_subscription_ends_with_its_last_handle_or_lives_on_with_a_new_one() {
+    check(|| {
+        let model = Model::topic(1);
+        let options = || SubscribeOptions::new("s").ephemeral();
+        let first = model.topic.subscribe_with(options()).unwrap();
+        let topic = model.topic.clone();
+        let second = thread::spawn(move || topic.subscribe_with(options()).unwrap());
+        drop(first);
+        let second = second.join().unwrap();
+        assert_eq!(
+            second.try_recv().unwrap_err(),
+            TryRecvError::Empty,
+            "it was opened after the other handle went"
+        );
+        model.topic.publish(1).unwrap();
+        assert_eq!(second.auto_ack().recv(), Ok(1));
+    });
+}
+
+#[test]
+fn a_run_of_deliveries_takes_no_more_than_there_is_credit_for() {
+    both_kinds(2, |model| {
+        let subscription = model.subscribe_with(|options| options.max_in_flight(1));
+        let mut subscriber = subscription.subscriber();
+        let receiving = thread::spawn(move || {
+            let (mut seen, mut out) = (Vec::new(), Vec::new());
+            while seen.len() < 2 {
+                assert_eq!(subscriber.recv_batch(&mut out, 2), Ok(1));
+                seen.extend(out.drain(..).map(|delivery| delivery.into_inner().unwrap()));
+            }
+            seen
+        });
+        model.topic.publish_batch([0, 1]).unwrap();
+        assert_eq!(receiving.join().unwrap(), [0, 1]);
+    });
+}
+
+#[test]
+fn payloads_are_dropped_when_the_last_subscription_has_read_them() {
+    check(|| {
+        let broker = crate::Broker::builder().seed(1).open("mem:").unwrap();
+        let topic = broker.topic_with::<Arc<u64>>("t", TopicOptions::in_memory().capacity(2)).unwrap();
+        let [first, second] = ["a", "b"].map(|name| topic.subscribe(name).unwrap().auto_ack());
+        let payload = Arc::new(1);
+        topic.publish(payload.clone()).unwrap();
+        let other = thread::spawn(move || drop(first.recv().unwrap()));
+        drop(second.recv().unwrap());
+        other.join().unwrap();
+        assert_eq!(Arc::strong_count(&payload), 1, "nothing lingers in the ring");
+    });
+}
