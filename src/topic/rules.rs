@@ -25,7 +25,7 @@ pub enum Overflow {
     Block,
     /// Publishing fails with `Full`, without waiting.
     Fail,
-    /// The oldest messages are dropped; the subscription is told how many.
+    /// The oldest messages are dropped, up to an eighth of the capacity at a time; the subscription is told how many.
     DropOldest,
     /// Of the messages that the subscription falls behind, the last of each key is kept, for up to `keys` keys; the rest is dropped and
     /// the subscription told. Messages without a key count as one key.

@@ -390,7 +390,8 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
         self.state().change(|beside| beside.paused = false);
     }
 
-    /// Ends the subscription: its receivers find it closed, and what it had not received is dropped.
+    /// Ends the subscription: its receivers find it closed, and it gets none of what it had not settled, its dead letters included. Verdicts on
+    /// deliveries that are still out change nothing. If it was the topic's only one, the topic keeps its newest messages for the next.
     ///
     /// # Examples
     ///
