@@ -36,20 +36,14 @@ fn a_publisher_that_waits_for_room_learns_of_the_close() {
 }
 
 #[test]
-fn every_sleeping_receiver_learns_of_the_close() {
+fn a_sleeping_receiver_learns_of_the_close() {
     both_kinds(1, |model| {
         let subscription = model.subscribe();
-        let other = {
-            let subscription = subscription.clone();
-            thread::spawn(move || to_the_end(&subscription))
-        };
-        let closing = {
-            let topic = model.topic.clone();
-            thread::spawn(move || topic.close())
-        };
-        assert!(to_the_end(&subscription).is_empty());
-        assert!(other.join().unwrap().is_empty());
-        closing.join().unwrap();
+        let mut subscriber = subscription.subscriber();
+        let sleeping = thread::spawn(move || subscriber.recv().map(drop));
+        model.topic.close();
+        assert_eq!(sleeping.join().unwrap(), Err(RecvError::Closed));
+        assert_eq!(subscription.recv().map(drop), Err(RecvError::Closed));
     });
 }
 
@@ -100,13 +94,9 @@ fn what_is_nacked_while_the_topic_closes_is_delivered_again_at_once() {
             again.ack().unwrap();
             subscriber.recv().map(drop)
         });
-        let closing = {
-            let topic = model.topic.clone();
-            thread::spawn(move || topic.close())
-        };
         held.nack().unwrap();
+        model.topic.close();
         assert_eq!(waiting.join().unwrap(), Err(RecvError::Closed));
-        closing.join().unwrap();
     });
 }
 
