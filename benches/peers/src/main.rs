@@ -1,0 +1,159 @@
+//! Runs the table and prints it.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use peers::{
+    bench::Bench,
+    contender::{Choice, contenders},
+    machine::{self, Probe},
+    report,
+    rows::ROWS,
+};
+
+const USAGE: &str = "\
+Measures ringmq beside its peers, interleaved, and prints ratios.
+
+    --seconds N     stop after N seconds (default 300); earlier if every ratio has settled
+    --rows A,B      only rows of these names, or whose name contains one of these
+    --peers A,B     only peers whose name contains one of these
+    --all           every peer that can do a row, not only those with a chance
+    --details       also print every contender in every placement
+    --list          print rows and their contenders, run nothing";
+
+/// A single run that takes so long is stuck.
+const STUCK: Duration = Duration::from_secs(20);
+
+struct Flags {
+    seconds: u64,
+    rows: Option<Vec<String>>,
+    choice: Choice,
+    details: bool,
+    list: bool,
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Flags, String> {
+    let mut flags = Flags {
+        seconds: 300,
+        rows: None,
+        choice: Choice::Listed,
+        details: false,
+        list: false,
+    };
+    while let Some(flag) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{flag} needs a value"));
+        let words = |list: String| list.split(',').map(|word| word.trim().to_owned()).collect();
+        match flag.as_str() {
+            "--seconds" => {
+                flags.seconds = value()?
+                    .parse()
+                    .map_err(|_| "--seconds needs a whole number".to_owned())?;
+            }
+            "--rows" => flags.rows = Some(words(value()?)),
+            "--peers" => flags.choice = Choice::Matching(words(value()?)),
+            "--all" => flags.choice = Choice::All,
+            "--details" => flags.details = true,
+            "--list" => flags.list = true,
+            other => return Err(format!("unknown flag {other}\n\n{USAGE}")),
+        }
+    }
+    Ok(flags)
+}
+
+fn main() -> ExitCode {
+    let flags = match parse(std::env::args().skip(1)) {
+        Ok(flags) => flags,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(2);
+        }
+    };
+    let named = |word: &String, name: &str| match ROWS.iter().any(|row| row.name == word) {
+        true => name == word,
+        false => name.contains(word.as_str()),
+    };
+    let wanted = |name: &str| {
+        flags
+            .rows
+            .as_ref()
+            .is_none_or(|words| words.iter().any(|word| named(word, name)))
+    };
+    let mut benches: Vec<Bench> = ROWS
+        .iter()
+        .filter(|row| wanted(row.name))
+        .map(|row| Bench::new(row, contenders(row, &flags.choice)))
+        .collect();
+
+    if flags.list {
+        for bench in &benches {
+            let names: Vec<&str> = bench.lanes.iter().map(|lane| lane.contender.name).collect();
+            println!("{}: {}", bench.row.name, names.join(", "));
+        }
+        return ExitCode::SUCCESS;
+    }
+
+    println!("{}\n", machine::describe());
+    let failed = measure(&mut benches, Duration::from_secs(flags.seconds)).err();
+    println!("{}", report::table(&benches));
+    if flags.details {
+        println!("{}", report::details(&benches));
+    }
+    println!("{}", report::summary(&benches));
+    match failed {
+        Some(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// Pass after pass over the rows that are not settled, until none is or the time is up.
+fn measure(benches: &mut [Bench], budget: Duration) -> Result<(), String> {
+    crossfire::detect_backoff_cfg();
+    let probe = Probe::start();
+    let watch = Watchdog::start();
+    let deadline = Instant::now() + budget;
+    let mut open: Vec<&mut Bench> = benches.iter_mut().collect();
+    while !open.is_empty() {
+        for bench in &mut open {
+            if Instant::now() >= deadline {
+                return Ok(());
+            }
+            bench.round(&probe, |row, contender| {
+                watch.note(format!("{}: {}", row.name, contender.name))
+            })?;
+        }
+        open.retain(|bench| !bench.settled());
+    }
+    Ok(())
+}
+
+/// Ends the process, naming the run, when a run does not end.
+struct Watchdog(Arc<Mutex<(Instant, String)>>);
+
+impl Watchdog {
+    fn start() -> Self {
+        let current = Arc::new(Mutex::new((Instant::now(), String::new())));
+        let watched = current.clone();
+        thread::spawn(move || {
+            loop {
+                thread::sleep(Duration::from_secs(1));
+                let run = watched.lock().expect("no holder panics");
+                if run.0.elapsed() > STUCK {
+                    eprintln!("error: {} is stuck", run.1);
+                    std::process::exit(1);
+                }
+            }
+        });
+        Watchdog(current)
+    }
+
+    fn note(&self, run: String) {
+        *self.0.lock().expect("no holder panics") = (Instant::now(), run);
+    }
+}
