@@ -4,6 +4,7 @@
 //! [`stream`], [`latency`] and [`peers::tasks`] run it; [`bench`] repeats and pairs the runs; [`report`] prints.
 //! [`machine`] tells where the host has put the processors, without which no figure means anything.
 
+pub mod alloc;
 pub mod bench;
 pub mod contender;
 pub mod latency;

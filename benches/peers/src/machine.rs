@@ -5,7 +5,7 @@
 //! exchange of one cache line finds before and after it.
 
 use std::{
-    fs, hint, mem,
+    fmt, fs, hint, mem,
     process::Command,
     sync::{
         Arc, OnceLock,
@@ -20,33 +20,67 @@ use std::{
 pub enum Placement {
     /// Two threads of one core: a round trip of about 50 ns.
     Same,
-    /// Neighbours under one last-level cache: about 110 ns. The class that gates.
+    /// Neighbours under one last-level cache: the class that gates.
     Near,
-    /// No cache in common: about 540 ns.
+    /// No cache in common.
     Far,
 }
 
-impl Placement {
-    fn of(round_trip_ns: f64) -> Self {
-        match round_trip_ns {
-            ns if ns < 80.0 => Placement::Same,
-            ns if ns < 250.0 => Placement::Near,
-            _ => Placement::Far,
+/// Where the classes begin and end on this machine, in nanoseconds of a round trip.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    near: f64,
+    far: f64,
+    /// The median of the samples that the bounds were taken from.
+    pub sampled: f64,
+}
+
+impl Bounds {
+    /// Two threads of a core answer within 50 ns everywhere. Machines made of small clusters of cores answer in 105
+    /// to 125 ns inside a cluster and above 500 ns outside; those with one mesh of cores take 250 to 550 ns for any two.
+    fn from_samples(mut samples: Vec<f64>) -> Self {
+        const SAME: f64 = 80.0;
+        const CLUSTER: f64 = 250.0;
+        samples.sort_by(f64::total_cmp);
+        let sampled = samples[samples.len() / 2];
+        let clustered = samples
+            .iter()
+            .filter(|ns| (SAME..CLUSTER).contains(*ns))
+            .count();
+        let has_clusters = clustered * 20 >= samples.len();
+        Bounds {
+            near: SAME,
+            far: if has_clusters {
+                CLUSTER
+            } else {
+                2.0 * sampled.max(CLUSTER)
+            },
+            sampled,
         }
     }
 
-    /// The letter in the report.
-    pub fn letter(self) -> char {
-        match self {
-            Placement::Same => 'S',
-            Placement::Near => 'N',
-            Placement::Far => 'F',
+    fn placement(&self, round_trip_ns: f64) -> Placement {
+        match round_trip_ns {
+            ns if ns < self.near => Placement::Same,
+            ns if ns < self.far => Placement::Near,
+            _ => Placement::Far,
         }
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bounds { near, far, sampled } = self;
+        write!(
+            f,
+            "a cache line there and back: S < {near:.0} ns <= N < {far:.0} ns <= F; median at the start {sampled:.0} ns"
+        )
     }
 }
 
 /// Bounces one word between the first two processors.
 pub struct Probe {
+    bounds: Bounds,
     ball: Arc<Ball>,
     echo: Thread,
 }
@@ -66,8 +100,12 @@ struct Line(AtomicU64);
 const BOUNCES: u64 = 75;
 const GROUPS: u64 = 5;
 
+/// How long the host is watched before the classes are fixed.
+const SAMPLES: usize = 200;
+const SAMPLE_EVERY: Duration = Duration::from_millis(4);
+
 impl Probe {
-    /// Starts the thread that sends the word back; it sleeps between probes.
+    /// Starts the thread that sends the word back, which sleeps between probes, and finds the bounds of the classes.
     pub fn start() -> Self {
         let ball = Arc::new(Ball::default());
         let theirs = ball.clone();
@@ -86,14 +124,36 @@ impl Probe {
                 }
             })
             .expect("a thread can be started");
-        Probe {
+        let bounds = Bounds {
+            near: 0.0,
+            far: f64::MAX,
+            sampled: 0.0,
+        };
+        let mut probe = Probe {
+            bounds,
             ball,
             echo: echo.thread().clone(),
-        }
+        };
+        let sample = |_| {
+            thread::sleep(SAMPLE_EVERY);
+            probe.round_trip_ns()
+        };
+        probe.bounds = Bounds::from_samples((0..SAMPLES).map(sample).collect());
+        probe
+    }
+
+    /// What the classes mean here.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// Finds the placement of this moment.
     pub fn placement(&self) -> Placement {
+        self.bounds.placement(self.round_trip_ns())
+    }
+
+    /// How long a line takes to the other processor and back, in nanoseconds.
+    fn round_trip_ns(&self) -> f64 {
         pin(0);
         let first = self.ball.ping.0.load(Ordering::Relaxed) + 1;
         self.ball.ping.0.store(first, Ordering::Release);
@@ -114,7 +174,7 @@ impl Probe {
             }
         }
         unpin();
-        Placement::of(best.as_nanos() as f64 / BOUNCES as f64)
+        best.as_nanos() as f64 / BOUNCES as f64
     }
 
     fn wait_for(&self, bounce: u64) {

@@ -96,8 +96,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
 
-    println!("{}\n", machine::describe());
-    let failed = measure(&mut benches, Duration::from_secs(flags.seconds)).err();
+    println!("{}", machine::describe());
+    let probe = Probe::start();
+    println!("placement  {}\n", probe.bounds());
+    let failed = measure(&mut benches, &probe, Duration::from_secs(flags.seconds)).err();
     println!("{}", report::table(&benches));
     if flags.details {
         println!("{}", report::details(&benches));
@@ -113,9 +115,8 @@ fn main() -> ExitCode {
 }
 
 /// Pass after pass over the rows that are not settled, until none is or the time is up.
-fn measure(benches: &mut [Bench], budget: Duration) -> Result<(), String> {
+fn measure(benches: &mut [Bench], probe: &Probe, budget: Duration) -> Result<(), String> {
     crossfire::detect_backoff_cfg();
-    let probe = Probe::start();
     let watch = Watchdog::start();
     let deadline = Instant::now() + budget;
     let mut open: Vec<&mut Bench> = benches.iter_mut().collect();
@@ -124,7 +125,7 @@ fn measure(benches: &mut [Bench], budget: Duration) -> Result<(), String> {
             if Instant::now() >= deadline {
                 return Ok(());
             }
-            bench.round(&probe, |row, contender| {
+            bench.round(probe, |row, contender| {
                 watch.note(format!("{}: {}", row.name, contender.name))
             })?;
         }

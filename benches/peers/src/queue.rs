@@ -19,6 +19,8 @@ pub struct Shape {
     pub batch: usize,
     /// Messages the queue holds.
     pub capacity: usize,
+    /// Threads of the run that belong to other queues, when several make up one.
+    pub others: usize,
 }
 
 impl Shape {
@@ -30,6 +32,7 @@ impl Shape {
             subscribers,
             batch: 1,
             capacity: 1024,
+            others: 0,
         }
     }
 
@@ -45,7 +48,7 @@ impl Shape {
 
     /// All threads of a run.
     pub const fn threads(&self) -> usize {
-        self.publishers + self.subscriptions * self.subscribers
+        self.publishers + self.subscriptions * self.subscribers + self.others
     }
 
     /// One publisher, one subscriber.
@@ -105,7 +108,8 @@ pub trait Publish<T>: Send {
 
 /// A subscriber.
 pub trait Receive<T>: Send {
-    /// Waits for one message and shows it to `each`; `false` when the stream has ended.
+    /// Waits for one message and shows it to `each`; `false` when the stream has ended. A queue whose readers take
+    /// runs of their own accord may show more.
     fn receive(&mut self, each: impl FnMut(&T)) -> bool;
 
     /// Waits for at least one message and shows as many as one step of the queue brings, about `max`.

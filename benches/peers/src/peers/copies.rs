@@ -50,6 +50,7 @@ impl<T: Payload, Q: Queue<T>, N: Name> Queue<T> for Copies<Q, N> {
 fn one_of(shape: &Shape) -> Shape {
     Shape {
         subscriptions: 1,
+        others: (shape.subscriptions - 1) * shape.subscribers,
         ..*shape
     }
 }

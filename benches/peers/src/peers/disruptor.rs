@@ -131,9 +131,10 @@ impl<T: Payload, P: Producer<T> + Send> Publish<T> for Side<P> {
 macro_rules! poll {
     ($poller:ident) => {
         impl<T: Payload> Receive<T> for $poller<T> {
+            /// Takes all there is: a poller that limits itself to one event scans for the end of the run each time.
             #[inline(always)]
             fn receive(&mut self, each: impl FnMut(&T)) -> bool {
-                self.receive_batch(1, each)
+                self.receive_batch(usize::MAX, each)
             }
 
             #[inline(always)]
