@@ -5,16 +5,21 @@
 #![forbid(unsafe_code)]
 
 pub(crate) use self::imp::*;
+pub(crate) use std::sync::{Arc, Weak};
+
+/// Locks that are the same in models: for parts that no model runs.
+pub(crate) mod plain {
+    pub(crate) use parking_lot::{Condvar, Mutex};
+}
 
 #[cfg(not(ringmq_loom))]
 mod imp {
     pub(crate) use crossbeam_utils::CachePadded;
     pub(crate) use parking_lot::Mutex;
     pub(crate) use std::hint::spin_loop;
-    pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::thread;
-    pub(crate) use std::thread::yield_now;
+    pub(crate) use std::thread::{park_timeout, yield_now};
 
     /// A cell that is reached through closures, the shape that the model checker needs to see each access.
     #[derive(Debug)]
@@ -42,10 +47,14 @@ mod imp {
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread;
     pub(crate) use loom::thread::yield_now;
+
+    /// Models know no time: a wait with a deadline may end at any moment.
+    pub(crate) fn park_timeout(_: std::time::Duration) {
+        yield_now();
+    }
 
     /// No padding: a model has no cache, and small states are explored faster.
     #[derive(Debug, Default)]

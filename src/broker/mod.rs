@@ -1,0 +1,303 @@
+//! The broker: owner of topics by name.
+#![forbid(unsafe_code)]
+
+use std::any::{Any, type_name};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::events::{Event as Happened, Events};
+use crate::names;
+use crate::sync::{Arc, plain};
+use crate::time::{Clock, SystemClock};
+use crate::topic::{Payload, SubscriptionState, Topic, TopicCore, TopicOptions, TopicStats};
+
+/// An in-process owner of topics: cheap to clone, shared by threads and tasks.
+///
+/// Topics live until the broker is closed, or until the last handle on it and on them is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use ringmq::{Broker, Result};
+///
+/// fn main() -> Result<()> {
+///     let broker = Broker::open("mem:")?;
+///     let orders = broker.topic::<u64>("orders")?;
+///     let billing = orders.subscribe("billing")?;
+///     orders.publish(42)?;
+///     let order = billing.recv()?;
+///     println!("{} (attempt {})", *order, order.attempt());
+///     order.ack()
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    environment: Arc<Environment>,
+    topics: plain::Mutex<Topics>,
+}
+
+#[derive(Default)]
+struct Topics {
+    by_name: BTreeMap<String, Arc<dyn AnyTopic>>,
+    closed: bool,
+}
+
+/// A topic, whatever its payload.
+trait AnyTopic: Send + Sync {
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    fn payload(&self) -> &'static str;
+    fn stats(&self) -> TopicStats;
+    fn close(&self);
+    /// Ends what is left; returns how many messages that were.
+    fn end(&self) -> u64;
+}
+
+impl<T: Send + 'static> AnyTopic for TopicCore<T> {
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn payload(&self) -> &'static str {
+        type_name::<T>()
+    }
+
+    fn stats(&self) -> TopicStats {
+        Self::stats(self)
+    }
+
+    fn close(&self) {
+        Self::close(self);
+    }
+
+    fn end(&self) -> u64 {
+        let left = Self::stats(self).subscriptions.iter().map(|s| s.lag).sum();
+        for state in self.subscriptions().iter() {
+            self.unsubscribe(state);
+        }
+        left
+    }
+}
+
+/// What a broker left behind when it was closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Messages that were not settled, over all subscriptions.
+    pub unsettled: u64,
+    /// Dead letters that were stored.
+    pub dead_letters: u64,
+}
+
+/// How a broker is made: see [`Broker::builder`].
+#[derive(Clone)]
+#[must_use]
+pub struct BrokerBuilder {
+    clock: Arc<dyn Clock>,
+    seed: u64,
+}
+
+impl BrokerBuilder {
+    /// The clock that retries and statistics follow. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The seed of everything random, for runs that repeat. Default: from the time.
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Opens the broker at this URL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::open`].
+    pub fn open(self, url: &str) -> Result<Broker> {
+        if url != "mem:" {
+            return Err(Error::BadUrl {
+                url: url.chars().take(200).collect(),
+            });
+        }
+        let environment = Environment::new(self.clock, self.seed);
+        Ok(Broker {
+            inner: Arc::new(Inner {
+                environment,
+                topics: plain::Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for BrokerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerBuilder").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Opens a broker: `mem:` for one in memory, of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadUrl`] for any other URL.
+    pub fn open(url: &str) -> Result<Self> {
+        Self::builder().open(url)
+    }
+
+    /// Starts a broker with a clock or seed of one's own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// let broker = ringmq::Broker::builder().seed(7).open("mem:")?;
+    /// # let _ = broker;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder() -> BrokerBuilder {
+        let clock = SystemClock::new();
+        let seed = clock.now().as_nanos();
+        BrokerBuilder {
+            clock: Arc::new(clock),
+            seed,
+        }
+    }
+
+    /// Opens a topic by name, made with default options if it is new: tokens of `A-Z a-z 0-9 _ -` joined by dots, at most 180 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadName`], [`Error::WrongType`] if it carries another payload, [`Error::Closed`].
+    pub fn topic<T: Payload>(&self, name: &str) -> Result<Topic<T>> {
+        match self.existing(name)? {
+            Some(core) => Ok(Topic::new(core)),
+            None => self.topic_with(name, TopicOptions::new()),
+        }
+    }
+
+    /// Opens a topic with these options; if it exists, what was set in them must not contradict.
+    ///
+    /// # Errors
+    ///
+    /// As [`topic`](Self::topic), [`Error::BadOption`], [`Error::OptionsDiffer`].
+    pub fn topic_with<T: Send + 'static>(&self, name: &str, options: TopicOptions<T>) -> Result<Topic<T>> {
+        options.settings()?;
+        if let Some(core) = self.existing::<T>(name)? {
+            options.check_same(name, &core.settings)?;
+            return Ok(Topic::new(core));
+        }
+        let origin = match names::origin_of(name) {
+            Some((topic, subscription)) => Some(self.dead_letter_origin::<T>(name, topic, subscription)?),
+            None => None,
+        };
+        let made = Arc::new(TopicCore::new(name, &options, &self.inner.environment)?);
+        let core = {
+            let mut topics = self.inner.topics.lock();
+            if topics.closed {
+                return Err(Error::Closed { what: "the broker" });
+            }
+            let entry = topics.by_name.entry(name.to_owned()).or_insert_with(|| made.clone());
+            entry.clone()
+        };
+        let core = downcast::<T>(name, core)?;
+        if Arc::ptr_eq(&core, &made) {
+            self.inner
+                .environment
+                .feed
+                .tell(|| Happened::TopicCreated { topic: name.to_owned() });
+            if let Some(origin) = origin {
+                core.collect_dead_letters_of(&origin);
+            }
+        } else {
+            options.check_same(name, &core.settings)?;
+        }
+        Ok(Topic::new(core))
+    }
+
+    fn existing<T: Send + 'static>(&self, name: &str) -> Result<Option<Arc<TopicCore<T>>>> {
+        names::check_topic(name)?;
+        let found = {
+            let topics = self.inner.topics.lock();
+            if topics.closed {
+                return Err(Error::Closed { what: "the broker" });
+            }
+            topics.by_name.get(name).cloned()
+        };
+        found.map(|topic| downcast::<T>(name, topic)).transpose()
+    }
+
+    fn dead_letter_origin<T: Send + 'static>(&self, name: &str, topic: &str, subscription: &str) -> Result<Arc<SubscriptionState<T>>> {
+        let origin = self.existing::<T>(topic)?;
+        origin
+            .and_then(|core| core.origin(subscription))
+            .ok_or_else(|| names::no_origin(name))
+    }
+
+    /// The numbers of all topics, by name.
+    #[must_use]
+    pub fn stats(&self) -> Vec<TopicStats> {
+        let topics: Vec<_> = self.inner.topics.lock().by_name.values().cloned().collect();
+        topics.iter().map(|topic| topic.stats()).collect()
+    }
+
+    /// What happens in this broker from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.inner.environment.feed.watch()
+    }
+
+    /// Closes everything: publishes fail from here on, subscribers get at most this long to settle what there is, then everything ends and what
+    /// is left is counted. Closing twice does no harm.
+    pub fn close(&self, deadline: Duration) -> CloseReport {
+        let until = Instant::now().checked_add(deadline);
+        let topics: Vec<_> = {
+            let mut topics = self.inner.topics.lock();
+            topics.closed = true;
+            topics.by_name.values().cloned().collect()
+        };
+        for topic in &topics {
+            topic.close();
+        }
+        let unsettled = |topics: &[Arc<dyn AnyTopic>]| {
+            topics
+                .iter()
+                .any(|t| t.stats().subscriptions.iter().any(|s| s.lag > 0 && s.handles > 0))
+        };
+        while unsettled(&topics) && until.is_none_or(|until| Instant::now() < until) {
+            std::thread::park_timeout(Duration::from_micros(200));
+        }
+        let dead_letters = topics.iter().flat_map(|t| t.stats().subscriptions).map(|s| s.dead_letters).sum();
+        let unsettled = topics.iter().map(|topic| topic.end()).sum();
+        self.inner.topics.lock().by_name.clear();
+        CloseReport { unsettled, dead_letters }
+    }
+}
+
+fn downcast<T: Send + 'static>(name: &str, topic: Arc<dyn AnyTopic>) -> Result<Arc<TopicCore<T>>> {
+    let found = topic.payload();
+    topic.as_any().downcast::<TopicCore<T>>().map_err(|_| Error::WrongType {
+        topic: name.to_owned(),
+        expected: type_name::<T>(),
+        found,
+    })
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let topics = self.inner.topics.lock();
+        f.debug_struct("Broker")
+            .field("topics", &topics.by_name.keys())
+            .field("closed", &topics.closed)
+            .finish()
+    }
+}

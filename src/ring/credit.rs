@@ -1,0 +1,303 @@
+//! Credit: a bound on how much is out on loan, shared by many lenders without a shared counter on the hot path.
+//!
+//! A pool holds a fixed number of credits. A *lender* (one thread's handle) draws some of them in a chunk and keeps them in a word of
+//! its own; lending takes one from that word and paying back returns it there, so a loan costs two read-modify-writes on a line that
+//! no other lender touches. When the pool is empty, a lender collects what others hold unused; when there is nothing to collect, it
+//! marks every word as *wanted*, and from then on loans are paid back to the pool, whose owner is told.
+//!
+//! The bound is exact: credits in the pool, in the words, and out on loan always add up to the same number.
+//!
+//! ```text
+//! word:  | retired 1 bit | wanted 1 bit | out on loan 31 bits | unused 31 bits |
+//! ```
+//!
+//! A node lives until its lender is gone and its last loan is paid back: the counts in the word are its reference count.
+
+use std::ptr::NonNull;
+
+use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
+
+/// What lenders and loans point back to: it owns the pool.
+pub(crate) trait Account: Clone {
+    /// The pool that this account's loans are drawn from.
+    fn pool(&self) -> &CreditPool<Self>;
+}
+
+const UNUSED: u64 = 1;
+const OUT: u64 = 1 << 31;
+const COUNT: u64 = OUT - 1;
+const WANTED: u64 = 1 << 62;
+const RETIRED: u64 = 1 << 63;
+
+const fn unused(word: u64) -> u64 {
+    word & COUNT
+}
+
+const fn out(word: u64) -> u64 {
+    (word / OUT) & COUNT
+}
+
+/// The largest number of credits in one pool.
+pub(crate) const MAX_CREDITS: u32 = (COUNT as u32) / 2;
+
+struct Node<S> {
+    word: CachePadded<AtomicU64>,
+    account: S,
+}
+
+/// A fixed number of credits, and the lenders that hold some of them.
+pub(crate) struct CreditPool<S> {
+    total: u32,
+    state: Mutex<State<S>>,
+}
+
+struct State<S> {
+    free: u64,
+    lenders: Vec<NodePtr<S>>,
+}
+
+struct NodePtr<S>(NonNull<Node<S>>);
+
+// SAFETY: the pointer is used under the pool's lock, while the lender that owns the node is registered; the node's parts are Sync.
+unsafe impl<S: Send + Sync> Send for NodePtr<S> {}
+
+impl<S> NodePtr<S> {
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: a node is registered only while its lender lives (`Lender::drop` takes it out first), and the lender keeps it.
+        let node = unsafe { self.0.as_ref() };
+        &node.word
+    }
+}
+
+impl<S> CreditPool<S> {
+    /// A pool of `total` credits, at most [`MAX_CREDITS`].
+    pub(crate) fn new(total: u32) -> Self {
+        debug_assert!(total <= MAX_CREDITS);
+        Self {
+            total,
+            state: Mutex::new(State {
+                free: u64::from(total),
+                lenders: Vec::new(),
+            }),
+        }
+    }
+
+    /// How many credits are out on loan.
+    pub(crate) fn out(&self) -> u64 {
+        let state = self.state.lock();
+        let unused: u64 = state.lenders.iter().map(|node| unused(node.word().load(Acquire))).sum();
+        u64::from(self.total) - state.free - unused
+    }
+
+    /// How many credits are out on loan, and asks to be told when one comes back: unused credits are collected, and loans are paid back to
+    /// the pool until some lender draws again.
+    pub(crate) fn watch(&self) -> u64 {
+        let mut state = self.state.lock();
+        let collected: u64 = state.lenders.iter().map(|node| collect(node.word())).sum();
+        state.free += collected;
+        u64::from(self.total) - state.free
+    }
+
+    /// Puts credits back that a loan returned (see [`Loan::pay_back`]).
+    pub(crate) fn put(&self, credits: u64) {
+        self.state.lock().free += credits;
+    }
+
+    /// How many credits a lender draws at once: enough to come rarely, few enough that none is missed elsewhere.
+    fn chunk(&self, lenders: usize) -> u64 {
+        (u64::from(self.total) / (4 * lenders.max(1)) as u64).clamp(1, 32)
+    }
+}
+
+/// One thread's source of loans.
+pub(crate) struct Lender<S: Account> {
+    node: NonNull<Node<S>>,
+}
+
+/// One credit out on loan. It must be paid back; dropping it pays back too.
+pub(crate) struct Loan<S: Account> {
+    node: NonNull<Node<S>>,
+}
+
+// SAFETY: a lender is a handle on a node whose parts are Sync; it may move between threads, and only it lends.
+unsafe impl<S: Account + Send + Sync> Send for Lender<S> {}
+// SAFETY: by reference a lender only lends, which is a read-modify-write on the word.
+unsafe impl<S: Account + Send + Sync> Sync for Lender<S> {}
+// SAFETY: a loan gives access to the account and to one read-modify-write on the word.
+unsafe impl<S: Account + Send + Sync> Send for Loan<S> {}
+// SAFETY: by reference a loan only gives `&S`.
+unsafe impl<S: Account + Send + Sync> Sync for Loan<S> {}
+
+impl<S: Account> Lender<S> {
+    /// A lender of `account`'s pool.
+    pub(crate) fn new(account: S) -> Self {
+        let node = Box::new(Node {
+            word: CachePadded::new(AtomicU64::new(0)),
+            account,
+        });
+        let lender = Self {
+            node: NonNull::from(Box::leak(node)),
+        };
+        lender.account().pool().state.lock().lenders.push(NodePtr(lender.node));
+        lender
+    }
+
+    fn node(&self) -> &Node<S> {
+        // SAFETY: a node lives at least until its lender retires, which takes the lender.
+        unsafe { self.node.as_ref() }
+    }
+
+    pub(crate) fn account(&self) -> &S {
+        &self.node().account
+    }
+
+    /// Takes one credit, drawing from the pool if the lender's own are used up. `None`: all credits are out, and whoever pays one back
+    /// from now on is told so.
+    #[inline(always)]
+    pub(crate) fn lend(&self) -> Option<Loan<S>> {
+        if self.take(1) == 1 { Some(Loan { node: self.node }) } else { None }
+    }
+
+    /// Takes up to `most` credits and hands each to `each`.
+    #[inline]
+    pub(crate) fn lend_run(&self, most: u64, mut each: impl FnMut(Loan<S>)) -> u64 {
+        let taken = self.take(most);
+        for _ in 0..taken {
+            each(Loan { node: self.node });
+        }
+        taken
+    }
+
+    #[inline(always)]
+    fn take(&self, most: u64) -> u64 {
+        let word = &self.node().word;
+        let mut seen = word.load(Relaxed);
+        loop {
+            let n = unused(seen).min(most);
+            if n == 0 {
+                if !self.draw() {
+                    return 0;
+                }
+                seen = word.load(Relaxed);
+                continue;
+            }
+            match word.compare_exchange(seen, seen - n * UNUSED + n * OUT, AcqRel, Relaxed) {
+                Ok(_) => return n,
+                Err(actual) => seen = actual,
+            }
+        }
+    }
+
+    /// Gets at least one credit into the own word, from the pool or from what other lenders hold unused.
+    #[cold]
+    pub(crate) fn draw(&self) -> bool {
+        let pool = self.account().pool();
+        let mut state = pool.state.lock();
+        if state.free == 0 {
+            // Every word gets the mark in the same step in which its unused credits are collected, so that from then on no
+            // credit can come back unseen.
+            let collected: u64 = state.lenders.iter().map(|node| collect(node.word())).sum();
+            state.free += collected;
+            if state.free == 0 {
+                return false;
+            }
+        }
+        let chunk = pool.chunk(state.lenders.len()).min(state.free);
+        state.free -= chunk;
+        let word = &self.node().word;
+        word.fetch_add(chunk * UNUSED, AcqRel);
+        if state.free > 0 {
+            for node in &state.lenders {
+                node.word().fetch_and(!WANTED, AcqRel);
+            }
+        }
+        true
+    }
+}
+
+/// Takes the unused credits out of a word and marks it as wanted.
+fn collect(word: &AtomicU64) -> u64 {
+    let mut seen = word.load(Relaxed);
+    loop {
+        match word.compare_exchange(seen, (seen & !COUNT) | WANTED, AcqRel, Relaxed) {
+            Ok(_) => return unused(seen),
+            Err(actual) => seen = actual,
+        }
+    }
+}
+
+impl<S: Account> Drop for Lender<S> {
+    fn drop(&mut self) {
+        let account = self.account().clone();
+        let mut state = account.pool().state.lock();
+        state.lenders.retain(|node| node.0 != self.node);
+        let word = &self.node().word;
+        let unused = collect(word);
+        state.free += unused;
+        drop(state);
+        let before = word.fetch_or(RETIRED, AcqRel);
+        if out(before) == 0 {
+            free(self.node);
+        }
+        drop(account);
+    }
+}
+
+impl<S: Account> Loan<S> {
+    fn node(&self) -> &Node<S> {
+        // SAFETY: the word counts this loan as out, and a node with a loan out is not freed.
+        unsafe { self.node.as_ref() }
+    }
+
+    pub(crate) fn account(&self) -> &S {
+        &self.node().account
+    }
+
+    /// Returns the credit to its lender. If the lender is gone, or somebody waits for credit, the account comes back instead: the
+    /// caller then puts one credit into its pool and wakes whoever waits.
+    #[inline(always)]
+    #[must_use = "an account that comes back wants its credit put into the pool"]
+    pub(crate) fn pay_back(self) -> Option<S> {
+        let loan = std::mem::ManuallyDrop::new(self);
+        loan.settle()
+    }
+
+    #[inline(always)]
+    fn settle(&self) -> Option<S> {
+        let word = &self.node().word;
+        let mut seen = word.load(Relaxed);
+        loop {
+            if seen & (RETIRED | WANTED) != 0 {
+                return Some(self.settle_elsewhere());
+            }
+            match word.compare_exchange(seen, seen - OUT + UNUSED, AcqRel, Relaxed) {
+                Ok(_) => return None,
+                Err(actual) => seen = actual,
+            }
+        }
+    }
+
+    #[cold]
+    fn settle_elsewhere(&self) -> S {
+        // First the account, while this loan still keeps the node.
+        let account = self.account().clone();
+        let before = self.node().word.fetch_sub(OUT, AcqRel);
+        if before & RETIRED != 0 && out(before) == 1 {
+            free(self.node);
+        }
+        account
+    }
+}
+
+impl<S: Account> Drop for Loan<S> {
+    fn drop(&mut self) {
+        if let Some(account) = self.settle() {
+            account.pool().put(1);
+        }
+    }
+}
+
+fn free<S>(node: NonNull<Node<S>>) {
+    // SAFETY: the caller saw, by an AcqRel change of the word, that the lender is gone and no loan is out: nobody else has the pointer.
+    drop(unsafe { Box::from_raw(node.as_ptr()) });
+}

@@ -1,0 +1,98 @@
+//! The bounded ring of `T` at the core of every topic: lock-free claims, many publishers, many cursors.
+//!
+//! It knows nothing of messages, topics or waiting: it says `Full` or `Empty`, and a layer above decides what that means.
+//!
+//! ```text
+//!               freed            head(B)      head(A)              tail
+//!                 |                 |            |                   |
+//!   . . . . . . . +--- kept for B --+-- B has ---+--- nobody has ----+ . . . free . . .
+//!   taken, dropped   (A has them)     yet to read     read these yet
+//! ```
+//!
+//! There is one protocol to claim and publish, and two ways to free a slot:
+//! - [`Queue`]: one cursor; the value moves out and the slot's own stamp frees it.
+//! - [`Window`]: many cursors; every cursor clones, and a slot is freed once all have passed it.
+//!
+//! # Positions and stamps
+//!
+//! Positions are `u64`, only grow, and never wrap (2^62 positions at 10^9 a second last 146 years). Slot `p & mask` carries a
+//! stamp beside the value, so one cache line brings both:
+//!
+//! | stamp | meaning |
+//! |---|---|
+//! | `p << 2` | free for position `p` (what the slots start with; only [`Queue`] stores it again) |
+//! | `p << 2 \| 1` | holds the value of `p` |
+//! | `p << 2 \| 3` | holds the value of `p`, and its attachment stands in the side array |
+//!
+//! # Progress
+//!
+//! A claim and its publication are two steps. Between them no code of the user runs, but a publisher that the scheduler
+//! stops there holds up its own slot, as in every bounded ring of this family: readers see everything before it and wait,
+//! spinning, for it. Nothing else in this module waits for another thread.
+//!
+//! # Every atomic and its ordering
+//!
+//! | variable | written by | read by | orderings and why |
+//! |---|---|---|---|
+//! | `Slot::stamp` | the publisher that claimed the position; the queue's reader that claimed it | everyone | store Release, load Acquire: carries the value (and, freeing, the end of the read) |
+//! | `tail` | publishers (claim), `close` | publishers, readers that found nothing | claim AcqRel: a sleeper re-checks `tail` by a read-modify-write, so the claim that follows it in `tail`'s order sees that somebody sleeps. First load Relaxed: only a guess for the CAS. Load Acquire before answering Empty or Closed: with the close bit comes everything claimed before it |
+//! | `Queue::head` | readers (claim) | publishers that found no room | claim AcqRel: the mirror image, for publishers that sleep. First load Relaxed: a guess |
+//! | `Cursor::head` | its subscribers (claim), the scan (overtaking), seek | its subscribers, the scan | claim AcqRel: Release publishes the announced line to the scan, Acquire joins the order with sleeping publishers. Load Acquire: a position that was overtaken brings `lag_from` with it |
+//! | `Cursor::lag_from` | the scan, while the *behind* bit is clear | the subscriber that clears the bit | Relaxed: ordered by the head's CAS on either side |
+//! | `Line` | its subscriber | the scan | announce Release, clear Release (the reads of the slot come before), scan Acquire. Announcing before the stamp check and scanning heads before lines is what keeps a slot that is being read |
+//! | `freed` | the scan | publishers | store Release after the values were taken out, load Acquire before a slot is written again |
+//! | `work` | whoever wants a scan | the same | AcqRel: hands the right to scan, and what was written before asking for one, to the thread that scans |
+//! | `Node::word` | lender, loans, the credit pool | the same | AcqRel on every change: the last one to leave frees the node and must see all that others did with it |
+//!
+//! # Invariants that the unsafe blocks cite
+//!
+//! - **I1 (claim)**: a position is claimed by exactly one publisher, by CAS on `tail`; only it writes that slot until it stores the stamp.
+//! - **I2 (stamp)**: whoever loads the stamp of `p` full with Acquire sees the value of `p`; the value is there until it is taken.
+//! - **I3 (gate)**: slot `p` is written for `p + capacity` only when `freed > p` (window) or its stamp says free (queue).
+//! - **I4 (line)**: `freed` passes `p` only when every cursor's head is beyond `p` and no line announces `p` or less; so a
+//!   subscriber that announced `p` before it claimed `p` may read the slot until it clears the line.
+//! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window.
+
+mod credit;
+mod queue;
+mod slots;
+mod window;
+
+pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, MAX_CREDITS};
+pub(crate) use self::queue::{Queue, QueueClaim};
+pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Window, WindowClaim};
+
+use self::slots::Slots;
+
+/// Why a claim for publishing got nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No room; the position that could not be claimed.
+    Full(u64),
+    /// Room is there, but a reader is still leaving the slot: it clears by itself.
+    Busy,
+    /// The ring is closed: nothing is accepted any more.
+    Closed,
+}
+
+/// Why a reader got nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nothing {
+    /// Nothing was published beyond the cursor.
+    Empty,
+    /// The next position is claimed but not written yet: it comes by itself.
+    Busy,
+    /// Closed, and everything before the end was taken.
+    Closed,
+}
+
+/// The low bit of a tail: set once, by `close`.
+const CLOSED: u64 = 1;
+
+/// The largest capacity a ring accepts; beyond it, only the allocation would fail.
+pub(crate) const MAX_CAPACITY: usize = 1 << 32;
+
+#[inline(always)]
+const fn position(word: u64) -> u64 {
+    word >> 1
+}

@@ -1,0 +1,256 @@
+//! A ring with one cursor: values move out, and each slot is freed by its own stamp.
+//!
+//! Because nothing is cloned and nothing scanned, it takes any `T: Send`, drops promptly and is the fastest shape. A push
+//! and a pop touch three shared lines: `tail` (publishers), `head` (readers) and the slot.
+
+use super::{CLOSED, Nothing, Refusal, Slots, position};
+use crate::sync::{AtomicU64, CachePadded, Ordering::*};
+
+/// A bounded MPMC queue.
+pub(crate) struct Queue<T, A> {
+    /// The next position to claim, shifted by the close bit.
+    tail: CachePadded<AtomicU64>,
+    /// The next position to take.
+    head: CachePadded<AtomicU64>,
+    slots: Slots<T, A>,
+}
+
+/// Positions that a publisher owns and must fill.
+#[must_use = "a claimed position that is never filled holds up every reader"]
+pub(crate) struct QueueClaim<'q, T, A> {
+    queue: &'q Queue<T, A>,
+    from: u64,
+    len: u64,
+}
+
+impl<T, A> QueueClaim<'_, T, A> {
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Publishes one value into a claim of one; returns its position.
+    #[inline(always)]
+    pub(crate) fn fill(self, value: T, attachment: Option<A>) -> u64 {
+        debug_assert_eq!(self.len, 1);
+        // SAFETY: I1: this claim owns `from`; its stamp said free when it was claimed (I3).
+        unsafe { self.queue.slots.publish(self.from, value, attachment) };
+        self.from
+    }
+
+    /// Publishes the first values of `values` into the claim; returns the first position. A `Drain` runs no code of the user.
+    #[inline]
+    pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
+        assert!(values.len() as u64 >= self.len, "a claim is no larger than what it was made for");
+        for (p, value) in (self.from..self.from + self.len).zip(values) {
+            // SAFETY: I1: this claim owns `from..from + len`; each stamp said free (I3).
+            unsafe { self.queue.slots.publish(p, value, None) };
+        }
+        self.from
+    }
+}
+
+impl<T: Send, A: Send> Queue<T, A> {
+    /// A queue of `capacity` (a power of two) whose first position is `start`.
+    pub(crate) fn new(capacity: usize, start: u64) -> Self {
+        Self {
+            tail: CachePadded::new(AtomicU64::new(start << 1)),
+            head: CachePadded::new(AtomicU64::new(start)),
+            slots: Slots::new(capacity, start),
+        }
+    }
+}
+
+impl<T, A> Queue<T, A> {
+    pub(crate) fn capacity(&self) -> u64 {
+        self.slots.capacity()
+    }
+
+    /// See [`Slots::prepare_attachments`].
+    pub(crate) fn prepare_attachments(&self) {
+        self.slots.prepare_attachments();
+    }
+
+    /// Claims the next position.
+    #[inline(always)]
+    pub(crate) fn claim(&self) -> Result<QueueClaim<'_, T, A>, Refusal> {
+        let mut word = self.tail.load(Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(Refusal::Closed);
+            }
+            let t = position(word);
+            if self.slots.is_free(t) {
+                match self.tail.compare_exchange(word, word + 2, AcqRel, Relaxed) {
+                    Ok(_) => {
+                        return Ok(QueueClaim {
+                            queue: self,
+                            from: t,
+                            len: 1,
+                        });
+                    }
+                    Err(actual) => word = actual,
+                }
+                continue;
+            }
+            let now = self.tail.load(Relaxed);
+            if now == word {
+                return Err(self.refusal(t));
+            }
+            word = now;
+        }
+    }
+
+    /// Claims up to `max` positions that are free in a row, at least one.
+    #[inline]
+    pub(crate) fn claim_run(&self, max: usize) -> Result<QueueClaim<'_, T, A>, Refusal> {
+        let mut word = self.tail.load(Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(Refusal::Closed);
+            }
+            let t = position(word);
+            let most = (max as u64).min(self.capacity());
+            let len = (t..t + most).take_while(|&p| self.slots.is_free(p)).count() as u64;
+            if len > 0 {
+                match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
+                    Ok(_) => return Ok(QueueClaim { queue: self, from: t, len }),
+                    Err(actual) => word = actual,
+                }
+                continue;
+            }
+            let now = self.tail.load(Relaxed);
+            if now == word {
+                return Err(self.refusal(t));
+            }
+            word = now;
+        }
+    }
+
+    #[cold]
+    fn refusal(&self, t: u64) -> Refusal {
+        // A head that has passed the slot's last position means that its reader is leaving it right now.
+        if self.head.load(Acquire) + self.capacity() > t {
+            Refusal::Busy
+        } else {
+            Refusal::Full(t)
+        }
+    }
+
+    /// Takes the next value.
+    #[inline(always)]
+    pub(crate) fn take(&self) -> Result<(u64, T, Option<A>), Nothing> {
+        let mut h = self.head.load(Relaxed);
+        loop {
+            if let Some(stamp) = self.slots.full(h) {
+                match self.head.compare_exchange(h, h + 1, AcqRel, Relaxed) {
+                    Ok(_) => {
+                        // SAFETY: the CAS made `h` this thread's, once; the stamp was loaded full.
+                        let (value, attachment) = unsafe { self.slots.take(h, stamp) };
+                        self.slots.vacate(h);
+                        return Ok((h, value, attachment));
+                    }
+                    Err(actual) => h = actual,
+                }
+                continue;
+            }
+            let now = self.head.load(Relaxed);
+            if now == h {
+                return Err(self.nothing(h));
+            }
+            h = now;
+        }
+    }
+
+    /// Takes up to `max` values that are published in a row, at least one, handing each to `each`, which must not unwind.
+    #[inline]
+    pub(crate) fn take_run(&self, max: usize, mut each: impl FnMut(u64, T, Option<A>)) -> Result<usize, Nothing> {
+        let mut h = self.head.load(Relaxed);
+        loop {
+            let most = (max as u64).min(self.capacity());
+            let len = (h..h + most).take_while(|&p| self.slots.full(p).is_some()).count() as u64;
+            if len > 0 {
+                match self.head.compare_exchange(h, h + len, AcqRel, Relaxed) {
+                    Ok(_) => {
+                        for p in h..h + len {
+                            let stamp = self.slots.full(p).expect("full until its claimant takes it");
+                            // SAFETY: the CAS made `h..h + len` this thread's, once each; the stamp was loaded full.
+                            let (value, attachment) = unsafe { self.slots.take(p, stamp) };
+                            self.slots.vacate(p);
+                            each(p, value, attachment);
+                        }
+                        return Ok(len as usize);
+                    }
+                    Err(actual) => h = actual,
+                }
+                continue;
+            }
+            let now = self.head.load(Relaxed);
+            if now == h {
+                return Err(self.nothing(h));
+            }
+            h = now;
+        }
+    }
+
+    #[cold]
+    fn nothing(&self, h: u64) -> Nothing {
+        let word = self.tail.load(Acquire);
+        if position(word) > h {
+            Nothing::Busy
+        } else if word & CLOSED != 0 {
+            Nothing::Closed
+        } else {
+            Nothing::Empty
+        }
+    }
+
+    /// Why there is nothing to take, right now.
+    pub(crate) fn why_nothing(&self) -> Nothing {
+        self.nothing(self.head.load(Acquire))
+    }
+
+    /// Whether the next position is published: a load or two that touch no line of the publishers but the slot.
+    #[inline(always)]
+    pub(crate) fn has_next(&self) -> bool {
+        self.slots.full(self.head.load(Relaxed)).is_some()
+    }
+
+    /// For a reader about to sleep, after it has registered: whether there is something after all. See the table of orderings.
+    pub(crate) fn recheck_items(&self) -> bool {
+        let word = self.tail.fetch_add(0, AcqRel);
+        word & CLOSED != 0 || position(word) > self.head.load(Acquire)
+    }
+
+    /// For a publisher about to sleep, after it has registered: whether there is room after all.
+    pub(crate) fn recheck_space(&self) -> bool {
+        let head = self.head.fetch_add(0, AcqRel);
+        let word = self.tail.load(Acquire);
+        word & CLOSED != 0 || head + self.capacity() > position(word)
+    }
+
+    /// Accepts nothing from here on; what was accepted can still be taken.
+    pub(crate) fn close(&self) {
+        self.tail.fetch_or(CLOSED, AcqRel);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.tail.load(Acquire) & CLOSED != 0
+    }
+
+    /// The position after the last one claimed.
+    pub(crate) fn end(&self) -> u64 {
+        position(self.tail.load(Acquire))
+    }
+
+    /// The position that is taken next.
+    pub(crate) fn start(&self) -> u64 {
+        self.head.load(Acquire)
+    }
+}
+
+impl<T, A> Drop for Queue<T, A> {
+    fn drop(&mut self) {
+        // Values are dropped one by one, so a panicking `T::drop` leaks the rest at worst.
+        while self.take().is_ok() {}
+    }
+}

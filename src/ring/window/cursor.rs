@@ -1,0 +1,141 @@
+//! A cursor's head, the line on which a subscriber announces what it reads, and what happens when a cursor is overtaken.
+
+use super::position;
+use crate::sync::{AtomicU64, CachePadded, Ordering::*};
+
+/// The bit of a head that says: a publisher moved this cursor on.
+pub(super) const BEHIND: u64 = 1;
+
+/// What a line says when its subscriber reads nothing.
+pub(super) const IDLE: u64 = u64::MAX;
+
+/// One subscription's place in a window.
+pub(crate) struct Cursor<T, A> {
+    /// The next position to take, shifted by the *behind* bit.
+    pub(super) head: CachePadded<AtomicU64>,
+    /// Where the cursor stood when it was overtaken first; valid while the *behind* bit is set.
+    pub(super) lag_from: AtomicU64,
+    pub(super) overtaking: Overtaking<T, A>,
+}
+
+/// What a full window does about a cursor.
+pub(super) enum Overtaking<T, A> {
+    /// It is never overtaken.
+    Never,
+    /// It is moved on; the subscription is told what it lost.
+    Drop,
+    /// It is moved on; what it has not read goes to a side store first.
+    Keep(Box<dyn SideStore<T, A>>),
+}
+
+/// Lends the value at a position to a function.
+pub(crate) type ReadAt<'r, T, A> = dyn FnMut(u64, &mut dyn FnMut(&T, Option<&A>)) + 'r;
+
+/// Where the values go that a cursor was moved past.
+pub(crate) trait SideStore<T, A>: Send + Sync {
+    /// Calls `advance`, which moves the cursor and returns the positions that it skips, and keeps their values, which `read` lends. Both
+    /// happen under the store's lock, so that a subscriber that finds itself behind finds the values too.
+    fn overtake(&self, advance: &mut dyn FnMut() -> Option<Overtaken>, read: &mut ReadAt<'_, T, A>);
+}
+
+/// Positions that a cursor was moved past: from `from`, up to but not including `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overtaken {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+pub(super) enum Found {
+    Overtaken(Overtaken),
+    Side,
+}
+
+impl<T, A> Cursor<T, A> {
+    pub(super) fn new(at: u64, overtaking: Overtaking<T, A>) -> Self {
+        Self {
+            head: CachePadded::new(AtomicU64::new(at << 1)),
+            lag_from: AtomicU64::new(0),
+            overtaking,
+        }
+    }
+
+    /// Whether publishers wait for this cursor.
+    pub(crate) fn gates(&self) -> bool {
+        matches!(self.overtaking, Overtaking::Never)
+    }
+
+    /// The next position to take.
+    pub(crate) fn position(&self) -> u64 {
+        position(self.head.load(Acquire))
+    }
+
+    /// Clears the *behind* bit of `word`, or loads a newer word. With a side store the bit stays until its owner calls
+    /// [`Cursor::clear_behind`], under the store's lock.
+    #[cold]
+    pub(super) fn catch_up(&self, word: &mut u64) -> Option<Found> {
+        if let Overtaking::Keep(_) = self.overtaking {
+            return Some(Found::Side);
+        }
+        let from = self.lag_from.load(Relaxed);
+        match self.head.compare_exchange(*word, *word & !BEHIND, AcqRel, Acquire) {
+            Ok(_) => Some(Found::Overtaken(Overtaken { from, to: position(*word) })),
+            Err(actual) => {
+                *word = actual;
+                None
+            }
+        }
+    }
+
+    /// Clears the *behind* bit; for the owner of a side store, under its lock, which keeps further overtaking out meanwhile.
+    pub(crate) fn clear_behind(&self) {
+        self.head.fetch_and(!BEHIND, AcqRel);
+    }
+
+    /// Moves the head to `to` and sets the *behind* bit. Called by the scan alone.
+    pub(super) fn overtake(&self, to: u64) -> Option<Overtaken> {
+        let mut word = self.head.load(Acquire);
+        while position(word) < to {
+            if word & BEHIND == 0 {
+                // Relaxed: the CAS below publishes it; nobody reads it while the bit is clear.
+                self.lag_from.store(position(word), Relaxed);
+            }
+            match self.head.compare_exchange(word, to << 1 | BEHIND, AcqRel, Acquire) {
+                Ok(_) => return Some(Overtaken { from: position(word), to }),
+                Err(actual) => word = actual,
+            }
+        }
+        None
+    }
+}
+
+/// The lowest position that one subscriber may still read, or idle. Written by that subscriber alone, and never left announced
+/// when a call returns.
+pub(crate) struct Line(CachePadded<AtomicU64>);
+
+impl Line {
+    pub(super) fn new() -> Self {
+        Self(CachePadded::new(AtomicU64::new(IDLE)))
+    }
+
+    #[inline(always)]
+    pub(super) fn announce(&self, p: u64) -> Announced<'_> {
+        // Release: not for data, but so that the scan, which reads heads before lines, finds the line of whoever moved the head.
+        self.0.store(p, Release);
+        Announced(self)
+    }
+
+    pub(super) fn announced(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+}
+
+/// Clears the line, on unwinding too.
+pub(super) struct Announced<'l>(&'l Line);
+
+impl Drop for Announced<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // Release: the reads of the slot happen before the scan sees the line idle.
+        self.0.0.store(IDLE, Release);
+    }
+}

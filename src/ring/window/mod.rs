@@ -1,0 +1,355 @@
+//! A ring with many cursors: every cursor reads every value, and a slot is freed once all have passed it.
+//!
+//! A publisher may write position `p` once `p < freed + capacity`. `freed` only grows and is raised by the *scan* (`scan.rs`),
+//! which one thread at a time runs: it looks at every cursor's head first, then at every announced line, then at the stamps.
+//!
+//! Cursors come in two kinds. One that *gates* is never overtaken: the ring is full until it moves. One that does not is moved on
+//! by a publisher that needs its slots (never past the slowest gating cursor, and never past a position that is still being
+//! written); the *behind* bit in its head says so until one of its subscribers has noticed.
+//!
+//! A publish touches `tail`, the slot and, once per lap at most, `freed`; a read touches the cursor's head, the subscriber's own
+//! line and the slot. Only a reader that finds nothing looks at `tail`.
+
+mod cursor;
+mod scan;
+
+pub(crate) use self::cursor::{Cursor, Line, Overtaken, ReadAt, SideStore};
+pub(crate) use self::scan::Start;
+
+use self::cursor::{BEHIND, IDLE};
+use self::scan::Registry;
+use super::{CLOSED, Nothing, Refusal, Slots, position};
+use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
+
+/// A bounded ring read by any number of cursors.
+pub(crate) struct Window<T, A> {
+    /// The next position to claim, shifted by the close bit.
+    tail: CachePadded<AtomicU64>,
+    /// Positions below are vacant; written by the scan alone.
+    freed: CachePadded<AtomicU64>,
+    /// How many scans were asked for and not yet run: whoever raises it from 0 scans, for the others too.
+    work: CachePadded<AtomicU64>,
+    /// Positions freed while no cursor existed; written under the registry lock.
+    unrouted: AtomicU64,
+    registry: Mutex<Registry<T, A>>,
+    slots: Slots<T, A>,
+}
+
+/// Positions that a publisher owns and must fill.
+#[must_use = "a claimed position that is never filled holds up every reader"]
+pub(crate) struct WindowClaim<'w, T, A> {
+    window: &'w Window<T, A>,
+    from: u64,
+    len: u64,
+}
+
+impl<T, A> WindowClaim<'_, T, A> {
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Publishes one value into a claim of one; returns its position.
+    #[inline(always)]
+    pub(crate) fn fill(self, value: T, attachment: Option<A>) -> u64 {
+        debug_assert_eq!(self.len, 1);
+        // SAFETY: I1: this claim owns `from`; it was made below `freed + capacity` (I3).
+        unsafe { self.window.slots.publish(self.from, value, attachment) };
+        self.from
+    }
+
+    /// Publishes the first values of `values` into the claim; returns the first position. A `Drain` runs no code of the user.
+    #[inline]
+    pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
+        assert!(values.len() as u64 >= self.len, "a claim is no larger than what it was made for");
+        for (p, value) in (self.from..self.from + self.len).zip(values) {
+            // SAFETY: I1: this claim owns `from..from + len`, all below `freed + capacity` (I3).
+            unsafe { self.window.slots.publish(p, value, None) };
+        }
+        self.from
+    }
+}
+
+/// What a subscriber's attempt to take found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Take<R> {
+    /// It took this.
+    Got(R),
+    /// The cursor was overtaken; positions in the range will not be read from the ring.
+    Behind(Overtaken),
+    /// The cursor was overtaken and has a side store: take from there.
+    Side,
+    /// Nothing to take.
+    Nothing(Nothing),
+}
+
+impl<T: Send + Sync, A: Send + Sync> Window<T, A> {
+    /// A window of `capacity` (a power of two) whose first position is `start`. It lends `&T` to several threads at once, hence `Sync`.
+    pub(crate) fn new(capacity: usize, start: u64) -> Self {
+        Self {
+            tail: CachePadded::new(AtomicU64::new(start << 1)),
+            freed: CachePadded::new(AtomicU64::new(start)),
+            work: CachePadded::new(AtomicU64::new(0)),
+            unrouted: AtomicU64::new(0),
+            registry: Mutex::new(Registry::new()),
+            slots: Slots::new(capacity, start),
+        }
+    }
+}
+
+impl<T, A> Window<T, A> {
+    pub(crate) fn capacity(&self) -> u64 {
+        self.slots.capacity()
+    }
+
+    /// See [`Slots::prepare_attachments`].
+    pub(crate) fn prepare_attachments(&self) {
+        self.slots.prepare_attachments();
+    }
+
+    /// Claims the next position. `limit` is the caller's memory of `freed + capacity`, so that the shared variable is read once a lap.
+    #[inline(always)]
+    pub(crate) fn claim(&self, limit: &mut u64) -> Result<WindowClaim<'_, T, A>, Refusal> {
+        self.claim_run(limit, 1)
+    }
+
+    /// Claims up to `max` positions in a row, at least one.
+    #[inline(always)]
+    pub(crate) fn claim_run(&self, limit: &mut u64, max: u64) -> Result<WindowClaim<'_, T, A>, Refusal> {
+        let mut word = self.tail.load(Relaxed);
+        loop {
+            if word & CLOSED != 0 {
+                return Err(Refusal::Closed);
+            }
+            let t = position(word);
+            if t + max > *limit {
+                self.raise_limit(t, limit);
+                if t >= *limit {
+                    let now = self.tail.load(Relaxed);
+                    if now == word {
+                        return Err(Refusal::Full(t));
+                    }
+                    word = now;
+                    continue;
+                }
+            }
+            let len = max.min(*limit - t);
+            match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
+                Ok(_) => {
+                    return Ok(WindowClaim {
+                        window: self,
+                        from: t,
+                        len,
+                    });
+                }
+                Err(actual) => word = actual,
+            }
+        }
+    }
+
+    #[cold]
+    fn raise_limit(&self, t: u64, limit: &mut u64) {
+        *limit = self.freed.load(Acquire) + self.capacity();
+        if t >= *limit {
+            self.reclaim(t + 1 - self.capacity());
+            *limit = self.freed.load(Acquire) + self.capacity();
+        }
+    }
+
+    /// Takes the next position for `cursor`, announced on `line`: `read` sees the value in place.
+    ///
+    /// If `read` unwinds, the position is lost to this cursor; the caller notices by a guard of its own.
+    #[inline(always)]
+    pub(crate) fn take<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T, Option<&A>) -> R) -> Take<R> {
+        let mut word = cursor.head.load(Acquire);
+        loop {
+            if word & BEHIND != 0 {
+                match cursor.catch_up(&mut word) {
+                    Some(found) => return found.into_take(),
+                    None => continue,
+                }
+            }
+            let h = position(word);
+            let announced = line.announce(h);
+            if let Some(stamp) = self.slots.full(h) {
+                match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
+                    Ok(_) => {
+                        // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
+                        return Take::Got(unsafe { self.slots.read(h, stamp, |value, with| read(h, value, with)) });
+                    }
+                    Err(actual) => word = actual,
+                }
+                continue;
+            }
+            drop(announced);
+            let now = cursor.head.load(Acquire);
+            if now == word {
+                return Take::Nothing(self.nothing(h));
+            }
+            word = now;
+        }
+    }
+
+    /// Takes up to `max` positions in a row, at least one. If `read` unwinds at one of them, those behind it are given back if nobody
+    /// has claimed beyond; what cannot be given back is told to `lost`, as a range.
+    #[inline(always)]
+    pub(crate) fn take_run(
+        &self,
+        cursor: &Cursor<T, A>,
+        line: &Line,
+        max: usize,
+        mut read: impl FnMut(u64, &T, Option<&A>),
+        lost: impl Fn(u64, u64),
+    ) -> Take<usize> {
+        let mut word = cursor.head.load(Acquire);
+        loop {
+            if word & BEHIND != 0 {
+                match cursor.catch_up(&mut word) {
+                    Some(found) => return found.into_take(),
+                    None => continue,
+                }
+            }
+            let h = position(word);
+            let announced = line.announce(h);
+            let most = (max as u64).min(self.capacity());
+            let len = (h..h + most).take_while(|&p| self.slots.full(p).is_some()).count() as u64;
+            if len > 0 {
+                match cursor.head.compare_exchange(word, word + 2 * len, AcqRel, Acquire) {
+                    Ok(_) => {
+                        let mut run = Run {
+                            window: self,
+                            cursor,
+                            next: h,
+                            end: h + len,
+                            lost: &lost,
+                        };
+                        while run.next < run.end {
+                            let p = run.next;
+                            run.next += 1;
+                            let stamp = self.slots.full(p).expect("full while announced");
+                            // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
+                            unsafe { self.slots.read(p, stamp, |value, with| read(p, value, with)) };
+                        }
+                        return Take::Got(len as usize);
+                    }
+                    Err(actual) => word = actual,
+                }
+                continue;
+            }
+            drop(announced);
+            let now = cursor.head.load(Acquire);
+            if now == word {
+                return Take::Nothing(self.nothing(h));
+            }
+            word = now;
+        }
+    }
+
+    #[cold]
+    fn nothing(&self, h: u64) -> Nothing {
+        let word = self.tail.load(Acquire);
+        if position(word) > h {
+            Nothing::Busy
+        } else if word & CLOSED != 0 {
+            Nothing::Closed
+        } else {
+            Nothing::Empty
+        }
+    }
+
+    /// Why there is nothing to take, right now.
+    pub(crate) fn why_nothing(&self, cursor: &Cursor<T, A>) -> Nothing {
+        let word = cursor.head.load(Acquire);
+        if word & BEHIND != 0 {
+            Nothing::Busy
+        } else {
+            self.nothing(position(word))
+        }
+    }
+
+    /// Whether the cursor's next position is published, or it was overtaken.
+    #[inline(always)]
+    pub(crate) fn has_next(&self, cursor: &Cursor<T, A>) -> bool {
+        let word = cursor.head.load(Relaxed);
+        word & BEHIND != 0 || self.slots.full(position(word)).is_some()
+    }
+
+    /// For a subscriber about to sleep, after it has registered: whether there is something after all. See the table of orderings.
+    pub(crate) fn recheck_items(&self, cursor: &Cursor<T, A>) -> bool {
+        let word = self.tail.fetch_add(0, AcqRel);
+        let head = cursor.head.load(Acquire);
+        word & CLOSED != 0 || head & BEHIND != 0 || position(word) > position(head)
+    }
+
+    /// For a publisher about to sleep on account of `cursor`, after it has registered: whether that cursor still blocks position `t`.
+    pub(crate) fn recheck_blocked(&self, cursor: &Cursor<T, A>, t: u64) -> bool {
+        position(cursor.head.fetch_add(0, AcqRel)) + self.capacity() <= t
+    }
+
+    /// Whether `cursor` stands in the way of position `t`.
+    pub(crate) fn blocks(&self, cursor: &Cursor<T, A>, t: u64) -> bool {
+        cursor.position() + self.capacity() <= t
+    }
+
+    /// Accepts nothing from here on; what was accepted can still be read.
+    pub(crate) fn close(&self) {
+        self.tail.fetch_or(CLOSED, AcqRel);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.tail.load(Acquire) & CLOSED != 0
+    }
+
+    /// The position after the last one claimed.
+    pub(crate) fn end(&self) -> u64 {
+        position(self.tail.load(Acquire))
+    }
+
+    /// The oldest position that the ring still holds.
+    pub(crate) fn start(&self) -> u64 {
+        self.freed.load(Acquire)
+    }
+
+    /// How many positions were freed while nobody subscribed.
+    pub(crate) fn unrouted(&self) -> u64 {
+        self.unrouted.load(Relaxed)
+    }
+}
+
+/// What is left of a claimed run while it is read.
+struct Run<'a, T, A, L: Fn(u64, u64)> {
+    window: &'a Window<T, A>,
+    cursor: &'a Cursor<T, A>,
+    next: u64,
+    end: u64,
+    lost: &'a L,
+}
+
+impl<T, A, L: Fn(u64, u64)> Drop for Run<'_, T, A, L> {
+    fn drop(&mut self) {
+        if self.next < self.end && !self.window.give_back(self.cursor, self.next, self.end) {
+            (self.lost)(self.next, self.end);
+        }
+    }
+}
+
+impl<T, A> Drop for Window<T, A> {
+    fn drop(&mut self) {
+        for p in self.freed.load(Acquire)..position(self.tail.load(Acquire)) {
+            if let Some(stamp) = self.slots.full(p) {
+                // SAFETY: I5: nobody else is left; positions below `freed` were taken, this one was not.
+                drop(unsafe { self.slots.take(p, stamp) });
+            }
+        }
+    }
+}
+
+impl cursor::Found {
+    fn into_take<R>(self) -> Take<R> {
+        match self {
+            cursor::Found::Overtaken(range) => Take::Behind(range),
+            cursor::Found::Side => Take::Side,
+        }
+    }
+}
+
+const _: () = assert!(IDLE == u64::MAX, "an idle line must not hold anything back");

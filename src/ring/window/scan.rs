@@ -1,0 +1,245 @@
+//! The scan: raises `freed`, overtakes cursors that do not gate, and takes out what everybody has passed. And what excludes it:
+//! joining, leaving, seeking and giving back.
+//!
+//! Whoever wants a scan raises `work`; whoever raised it from zero scans, and repeats for those that asked meanwhile. So nobody
+//! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
+//! and whoever held it asks for a new one afterwards.
+
+use super::cursor::{Cursor, Line, Overtaking, SideStore};
+use super::{BEHIND, Window, position};
+use crate::sync::{Arc, Ordering::*};
+
+/// How many payloads a pass takes out before it drops them: what may linger while the ring is busy.
+const PASS: usize = 64;
+
+pub(super) struct Registry<T, A> {
+    cursors: Vec<Arc<Cursor<T, A>>>,
+    lines: Vec<Arc<Line>>,
+    /// An empty buffer for the next pass, so that scanning does not allocate.
+    spare: Vec<(T, Option<A>)>,
+}
+
+impl<T, A> Registry<T, A> {
+    pub(super) fn new() -> Self {
+        Self {
+            cursors: Vec::new(),
+            lines: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+}
+
+/// Where a cursor starts, or is moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The oldest position that the ring still holds.
+    Oldest,
+    /// Behind everything claimed so far.
+    Latest,
+    /// This position, or the nearest one that the ring still holds.
+    At(u64),
+}
+
+/// How a pass ended.
+#[derive(PartialEq)]
+enum Pass {
+    Done,
+    /// The buffer was full; there is more to free.
+    More,
+}
+
+impl<T, A> Window<T, A> {
+    /// Raises `freed` as far as it goes. With `want`, frees positions below it even if cursors that do not gate have to be moved on.
+    pub(crate) fn reclaim(&self, want: u64) {
+        loop {
+            let mut taken = Vec::new();
+            if self.work.fetch_add(1, AcqRel) != 0 {
+                return;
+            }
+            let mut asked = 1;
+            let mut end = Pass::Done;
+            loop {
+                if let Some(mut registry) = self.registry.try_lock() {
+                    if taken.capacity() == 0 {
+                        taken = std::mem::take(&mut registry.spare);
+                    }
+                    end = self.scan(&registry, want, &mut taken);
+                }
+                let was = self.work.fetch_sub(asked, AcqRel);
+                if was == asked {
+                    break;
+                }
+                asked = was - asked;
+            }
+            // Outside of everything: dropping a payload may panic, block or publish.
+            taken.clear();
+            self.give_spare(taken);
+            if end == Pass::Done {
+                return;
+            }
+        }
+    }
+
+    fn give_spare(&self, taken: Vec<(T, Option<A>)>) {
+        if taken.capacity() > 0
+            && let Some(mut registry) = self.registry.try_lock()
+            && registry.spare.capacity() == 0
+        {
+            registry.spare = taken;
+        }
+    }
+
+    fn scan(&self, registry: &Registry<T, A>, want: u64, taken: &mut Vec<(T, Option<A>)>) -> Pass {
+        let freed = self.freed.load(Relaxed); // Only the scan writes it.
+        let gate = registry
+            .cursors
+            .iter()
+            .filter(|c| c.gates())
+            .map(|c| c.position())
+            .min()
+            .unwrap_or(u64::MAX);
+        if want > freed && gate >= want {
+            self.overtake(registry, freed, want, gate);
+        }
+        // Heads first, lines second: a subscriber announces its line before it moves the head.
+        let heads = registry.cursors.iter().map(|c| c.position()).min();
+        let heads = heads.unwrap_or_else(|| if want > freed { want + self.chunk() } else { freed });
+        let upto = registry.lines.iter().map(|l| l.announced()).min().unwrap_or(u64::MAX).min(heads);
+        let (to, end) = self.take_out(freed, upto, taken);
+        if registry.cursors.is_empty() {
+            self.unrouted.fetch_add(to - freed, Relaxed);
+        }
+        self.freed.store(to, Release);
+        end
+    }
+
+    /// Takes out what stands below `upto` and is released; returns where it stopped.
+    fn take_out(&self, freed: u64, upto: u64, taken: &mut Vec<(T, Option<A>)>) -> (u64, Pass) {
+        let mut f = freed;
+        let most = PASS.min((64 << 10) / size_of::<T>().max(1)).max(1);
+        while f < upto {
+            let Some(stamp) = self.slots.full(f) else { break };
+            if self.slots.needs_drop() {
+                if taken.len() >= most {
+                    return (f, Pass::More);
+                }
+                taken.reserve(most - taken.len());
+                // SAFETY: I5: this is the scan, it holds the registry lock, and `f` is taken once because `freed` passes it now; I4: every
+                // head is beyond `f` and no line announces it.
+                taken.push(unsafe { self.slots.take(f, stamp) });
+            }
+            f += 1;
+        }
+        (f, Pass::Done)
+    }
+
+    fn chunk(&self) -> u64 {
+        self.capacity() / 8
+    }
+
+    /// Moves the cursors that do not gate to `want` and a chunk beyond, but never past `gate` nor past a position being written.
+    fn overtake(&self, registry: &Registry<T, A>, freed: u64, want: u64, gate: u64) {
+        let behind = || registry.cursors.iter().filter(|c| !c.gates() && c.position() < want);
+        let Some(lowest) = behind().map(|c| c.position()).min() else {
+            return;
+        };
+        let most = (want + self.chunk()).min(gate);
+        let released = (lowest.max(freed)..most).take_while(|&p| self.slots.full(p).is_some()).count() as u64;
+        let to = lowest.max(freed) + released;
+        for cursor in behind() {
+            match &cursor.overtaking {
+                Overtaking::Never => {}
+                Overtaking::Drop => {
+                    cursor.overtake(to);
+                }
+                Overtaking::Keep(store) => store.overtake(&mut || cursor.overtake(to), &mut |p, keep| {
+                    if let Some(stamp) = self.slots.full(p) {
+                        // SAFETY: I5: only the scan takes values out, and it is busy here; `p` is not below `freed`.
+                        unsafe { self.slots.read(p, stamp, |value, with| keep(value, with)) };
+                    }
+                }),
+            }
+        }
+    }
+
+    /// Called by a subscriber that has taken `h`: drops consumed payloads promptly, but in passes while more is coming.
+    #[inline(always)]
+    pub(crate) fn tidy(&self, cursor: &Cursor<T, A>, h: u64) {
+        if self.slots.needs_drop() && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor)) {
+            self.reclaim(0);
+        }
+    }
+
+    /// Adds a cursor that publishers wait for.
+    pub(crate) fn join(&self, start: Start) -> Arc<Cursor<T, A>> {
+        self.join_as(start, Overtaking::Never)
+    }
+
+    /// Adds a cursor that is moved on when it is in the way, with what it skips lost or kept in `store`.
+    pub(crate) fn join_overtakable(&self, start: Start, store: Option<Box<dyn SideStore<T, A>>>) -> Arc<Cursor<T, A>> {
+        self.join_as(start, store.map_or(Overtaking::Drop, Overtaking::Keep))
+    }
+
+    fn join_as(&self, start: Start, overtaking: Overtaking<T, A>) -> Arc<Cursor<T, A>> {
+        let mut registry = self.registry.lock();
+        let cursor = Arc::new(Cursor::new(self.resolve(start), overtaking));
+        registry.cursors.push(cursor.clone());
+        drop(registry);
+        self.reclaim(0);
+        cursor
+    }
+
+    /// Removes a cursor; what it alone held back is freed.
+    pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) {
+        self.registry.lock().cursors.retain(|c| !Arc::ptr_eq(c, cursor));
+        self.reclaim(0);
+    }
+
+    /// A line for one more subscriber.
+    pub(crate) fn line(&self) -> Arc<Line> {
+        let line = Arc::new(Line::new());
+        self.registry.lock().lines.push(line.clone());
+        self.reclaim(0);
+        line
+    }
+
+    /// Takes a line back. Its subscriber is not in a call.
+    pub(crate) fn drop_line(&self, line: &Arc<Line>) {
+        self.registry.lock().lines.retain(|l| !Arc::ptr_eq(l, line));
+        self.reclaim(0);
+    }
+
+    /// Moves a cursor; returns where it stands now. Whatever it had been overtaken by is forgotten.
+    pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> u64 {
+        let registry = self.registry.lock();
+        let to = self.resolve(to);
+        let mut word = cursor.head.load(Acquire);
+        while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
+            word = actual;
+        }
+        drop(registry);
+        self.reclaim(0);
+        to
+    }
+
+    /// Undoes the claim of `from..to` if it was the cursor's last. The caller's line still announces a position at or below `from`.
+    #[cold]
+    pub(super) fn give_back(&self, cursor: &Cursor<T, A>, from: u64, to: u64) -> bool {
+        let registry = self.registry.lock();
+        let given = cursor.head.compare_exchange(to << 1, from << 1, AcqRel, Acquire).is_ok();
+        drop(registry);
+        self.reclaim(0);
+        given
+    }
+
+    fn resolve(&self, start: Start) -> u64 {
+        let (oldest, latest) = (self.freed.load(Acquire), position(self.tail.load(Acquire)));
+        match start {
+            Start::Oldest => oldest,
+            Start::Latest => latest,
+            Start::At(p) => p.clamp(oldest, latest),
+        }
+    }
+}
+
+const _: () = assert!(BEHIND == 1, "heads are shifted by one bit");

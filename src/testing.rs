@@ -1,0 +1,193 @@
+//! What the tests of a program that uses ringmq need: a clock to drive, waiting until nothing is left to do, and what was published.
+//!
+//! Behind the feature `testing`: enable it under `[dev-dependencies]`.
+//!
+//! # Examples
+//!
+//! ```
+//! use ringmq::testing::ManualClock;
+//! use std::time::Duration;
+//!
+//! # fn main() -> ringmq::Result<()> {
+//! let clock = ManualClock::new();
+//! let broker = ringmq::Broker::builder().clock(clock.clone()).open("mem:")?;
+//! let topic = broker.topic::<u32>("numbers")?;
+//! let sub = topic.subscribe("s")?;
+//! topic.publish(1)?;
+//! sub.recv()?.nack_after(Duration::from_secs(3600))?;
+//! assert!(sub.try_recv().is_err());
+//!
+//! clock.advance(Duration::from_secs(3600));
+//! assert_eq!(sub.try_recv()?.attempt(), 2);
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use crate::broker::Broker;
+use crate::error::Result;
+use crate::sync::{Arc, plain};
+use crate::time::{Clock, Timestamp};
+use crate::topic::{Payload, RecvError, Start, SubscribeOptions, Subscription};
+
+/// A clock that stands still until it is told. Clones are the same clock.
+///
+/// # Examples
+///
+/// See the [module](self).
+#[derive(Clone, Default)]
+pub struct ManualClock {
+    state: Arc<plain::Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    now: Timestamp,
+    watchers: Vec<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl ManualClock {
+    /// A clock that shows 1 January 2000.
+    #[must_use]
+    pub fn new() -> Self {
+        let state = State {
+            now: Timestamp::from_nanos(946_684_800_000_000_000),
+            watchers: Vec::new(),
+        };
+        Self {
+            state: Arc::new(plain::Mutex::new(state)),
+        }
+    }
+
+    /// Moves the time on. When it returns, everything that has become due has happened: retries are ready to be received.
+    pub fn advance(&self, by: Duration) {
+        let watchers = {
+            let mut state = self.state.lock();
+            state.now = state.now.after(by);
+            state.watchers.clone()
+        };
+        for watcher in watchers {
+            watcher();
+        }
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        self.state.lock().now
+    }
+
+    fn sleep_until(&self, _due: Timestamp) -> Option<Duration> {
+        None
+    }
+
+    fn watch(&self, watcher: Arc<dyn Fn() + Send + Sync>) {
+        self.state.lock().watchers.push(watcher);
+    }
+}
+
+impl std::fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ManualClock").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Waits until no subscription that has a handle has anything pending or in flight, at most this long; whether that came. What waits for
+    /// a retry does not count: it needs time, and tests give that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic::<u32>("numbers")?;
+    /// let running = topic.subscribe("s")?.run(1, |_| ());
+    /// topic.publish(1)?;
+    /// assert!(broker.wait_idle(Duration::from_secs(10)));
+    /// # running.drain(Duration::from_secs(10));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let until = Instant::now().checked_add(timeout);
+        loop {
+            let busy = self
+                .stats()
+                .iter()
+                .any(|t| t.subscriptions.iter().any(|s| s.handles > 0 && s.pending + s.in_flight > 0));
+            if !busy {
+                return true;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_micros(100));
+        }
+    }
+
+    /// Watches what is published to a topic from now on, without holding anybody up.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::topic`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let published = broker.published::<u32>("numbers")?;
+    /// broker.topic::<u32>("numbers")?.publish(7)?;
+    /// assert_eq!(published.take(), [7]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn published<T: Payload>(&self, topic: &str) -> Result<Published<T>> {
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let name = format!("published-{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let options = SubscribeOptions::new(&name)
+            .start(Start::Latest)
+            .overflow(crate::Overflow::DropOldest)
+            .ephemeral();
+        Ok(Published {
+            subscription: self.topic::<T>(topic)?.subscribe_with(options)?,
+        })
+    }
+}
+
+/// What was published to a topic: see [`Broker::published`].
+#[derive(Debug)]
+pub struct Published<T: Send + 'static> {
+    subscription: Subscription<T>,
+}
+
+impl<T: Send + 'static> Published<T> {
+    /// What was published since the last call, or since it was made: at most the topic's capacity.
+    #[must_use]
+    pub fn take(&self) -> Vec<T> {
+        let messages = self.subscription.auto_ack();
+        let mut all = Vec::new();
+        loop {
+            match messages.try_recv() {
+                Ok(message) => all.push(message),
+                Err(crate::TryRecvError::Lagged(_)) => {}
+                Err(_) => return all,
+            }
+        }
+    }
+
+    /// Waits for the next message published, at most this long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Subscription::recv_timeout`].
+    pub fn next(&self, timeout: Duration) -> Result<T, RecvError> {
+        self.subscription.auto_ack().recv_timeout(timeout)
+    }
+}

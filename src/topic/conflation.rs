@@ -1,0 +1,77 @@
+//! The side store of a subscription that conflates: what a publisher moved it past, reduced to the last message of each key.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::delivery::conflate::Conflated;
+use crate::delivery::lag::LagLog;
+use crate::message::{Meta, MetaRef};
+use crate::ring::{Overtaken, ReadAt, SideStore};
+use crate::sync::{Arc, Mutex};
+
+/// The side store of one subscription. Its lock is held while its cursor is moved on, so whoever finds the cursor behind finds the
+/// messages here.
+pub(crate) struct SideStoreOf<T> {
+    clone: fn(&T) -> T,
+    wanted: Box<dyn Fn(&T) -> bool + Send + Sync>,
+    pub(crate) kept: Mutex<Kept<T>>,
+}
+
+pub(crate) struct Kept<T> {
+    pub(crate) messages: Conflated<(T, MetaRef)>,
+    pub(crate) lost: LagLog,
+}
+
+impl<T> SideStoreOf<T> {
+    pub(crate) fn new(keys: usize, clone: fn(&T) -> T, wanted: Box<dyn Fn(&T) -> bool + Send + Sync>) -> Self {
+        Self {
+            clone,
+            wanted,
+            kept: Mutex::new(Kept {
+                messages: Conflated::new(keys),
+                lost: LagLog::default(),
+            }),
+        }
+    }
+}
+
+impl<T: Send> SideStore<T, Arc<Meta>> for Arc<SideStoreOf<T>> {
+    fn overtake(&self, advance: &mut dyn FnMut() -> Option<Overtaken>, read: &mut ReadAt<'_, T, Arc<Meta>>) {
+        let mut gone = Vec::new();
+        {
+            let mut kept = self.kept.lock();
+            let Some(range) = advance() else { return };
+            for p in range.from..range.to {
+                read(p, &mut |value, meta| match self.reduce(&mut kept, p, value, meta) {
+                    Reduced::Nothing => {}
+                    Reduced::Lost(at) => kept.lost.add(at, at + 1),
+                    Reduced::Replaced(at, old) => {
+                        kept.lost.add(at, at + 1);
+                        gone.push(old);
+                    }
+                });
+            }
+        }
+        // Dropping a payload runs code of the user: outside of the lock, and no panic may leave the scan half done.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(gone)));
+    }
+}
+
+enum Reduced<T> {
+    Nothing,
+    Lost(u64),
+    Replaced(u64, (T, MetaRef)),
+}
+
+impl<T> SideStoreOf<T> {
+    fn reduce(&self, kept: &mut Kept<T>, p: u64, value: &T, meta: Option<&Arc<Meta>>) -> Reduced<T> {
+        // A panic of the user's clone must not stop the scan: the message counts as lost.
+        let cloned = catch_unwind(AssertUnwindSafe(|| (self.wanted)(value).then(|| (self.clone)(value))));
+        let Ok(cloned) = cloned else { return Reduced::Lost(p) };
+        let Some(value) = cloned else { return Reduced::Nothing };
+        let key = meta.and_then(|m| m.key.as_deref()).unwrap_or_default();
+        match kept.messages.keep(p, key, (value, meta.cloned())) {
+            Some((at, old)) => Reduced::Replaced(at, old),
+            None => Reduced::Nothing,
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What all handles of one topic share: the ring, its subscriptions, and their coming and going.
+
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::events::Event as Happened;
+use crate::message::MetaRef;
+use crate::ring::{self, Queue};
+use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering::*, plain};
+use crate::topic::conflation::SideStoreOf;
+use crate::topic::options::{Settings, TopicOptions};
+use crate::topic::publish::Lane;
+use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
+use crate::topic::shared::{Ring, Shared};
+use crate::topic::state::{Forward, Place, StoredLetter, SubscriptionState};
+use crate::wait::{Event, Sleepers};
+
+type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
+
+pub(crate) struct TopicCore<T> {
+    pub(crate) shared: Arc<Shared<T>>,
+    pub(crate) settings: Settings,
+    pub(crate) first_offset: u64,
+    /// Replaced as a whole, so that whoever goes through it holds no lock.
+    subscriptions: Mutex<Subscriptions<T>>,
+    /// For a dead-letter topic: the subscription whose letters come here.
+    dead_letters_of: std::sync::OnceLock<crate::sync::Weak<SubscriptionState<T>>>,
+    /// One subscription joins at a time. Not held while publishing, so a payload that publishes when it is dropped does no harm.
+    joining: plain::Mutex<()>,
+    /// What the shared handle's publishers remember (see [`Lane`]): only a cache, so any value that was once right will do. Relaxed.
+    lane: crate::sync::AtomicU64,
+}
+
+impl<T: Send + 'static> TopicCore<T> {
+    pub(crate) fn new(name: &str, options: &TopicOptions<T>, environment: &Arc<Environment>) -> Result<Self> {
+        let settings = options.settings()?;
+        #[cfg(any(test, feature = "testing"))]
+        let first = options.first_offset;
+        #[cfg(not(any(test, feature = "testing")))]
+        let first = 0;
+        let ring = match options.cloner {
+            None => Ring::Queue(Queue::new(settings.capacity, first)),
+            Some(cloner) => Ring::Window((cloner.window)(settings.capacity, first), cloner),
+        };
+        let sleepers: Sleepers = Arc::new(CachePadded::new(AtomicUsize::new(0)));
+        let waiting: Sleepers = Arc::new(CachePadded::new(AtomicUsize::new(0)));
+        let shared = Shared {
+            name: name.into(),
+            ring,
+            sleepers,
+            subscriptions: AtomicUsize::new(0),
+            unrouted: AtomicUsize::new(0),
+            space: Event::new(&waiting),
+            timestamps: settings.timestamps,
+            environment: environment.clone(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            settings,
+            first_offset: first,
+            subscriptions: Mutex::new(Arc::new([])),
+            dead_letters_of: std::sync::OnceLock::new(),
+            joining: plain::Mutex::new(()),
+            lane: crate::sync::AtomicU64::new(0),
+        })
+    }
+
+    /// The subscriptions at this moment.
+    pub(crate) fn subscriptions(&self) -> Subscriptions<T> {
+        self.subscriptions.lock().clone()
+    }
+
+    /// Lends what the shared handle remembers. It is only a cache: any value that was once right will do, hence Relaxed.
+    #[inline]
+    pub(crate) fn with_lane<R>(&self, use_it: impl FnOnce(&mut Lane) -> R) -> R {
+        let before = self.lane.load(Relaxed);
+        let mut lane = Lane { limit: before };
+        let result = use_it(&mut lane);
+        if lane.limit != before {
+            self.lane.store(lane.limit, Relaxed);
+        }
+        result
+    }
+
+    /// The subscription of this name, made if it does not exist. It has one more handle from here on.
+    pub(crate) fn subscribe(&self, options: &SubscribeOptions<T>) -> Result<Arc<SubscriptionState<T>>> {
+        let rules = Rules::new(options)?;
+        let joining = self.joining.lock();
+        let subscriptions = self.subscriptions();
+        if let Some(state) = subscriptions.iter().find(|state| *state.name == *options.name) {
+            state.rules.check_same(options)?;
+            state.add_handle();
+            return Ok(state.clone());
+        }
+        if self.shared.ring.is_closed() {
+            return Err(Error::Closed { what: "the topic" });
+        }
+        let state = self.join(options, rules, &subscriptions)?;
+        state.add_handle();
+        {
+            let mut subscriptions = self.subscriptions.lock();
+            *subscriptions = subscriptions.iter().cloned().chain([state.clone()]).collect();
+            self.shared.subscriptions.store(subscriptions.len(), Relaxed);
+        }
+        drop(joining);
+        self.shared.environment.feed.tell(|| Happened::Subscribed {
+            topic: self.shared.name.to_string(),
+            subscription: state.name.to_string(),
+        });
+        // Publishers that found nobody to wait for may find somebody now, and the other way round.
+        self.shared.space.notify_all();
+        self.take_stored_letters();
+        Ok(state)
+    }
+
+    fn join(&self, options: &SubscribeOptions<T>, rules: Rules<T>, existing: &Subscriptions<T>) -> Result<Arc<SubscriptionState<T>>> {
+        let (window, cloner) = match &self.shared.ring {
+            Ring::Window(window, cloner) => (window, cloner),
+            Ring::Queue(_) => {
+                self.check_queue(&rules, existing)?;
+                return Ok(SubscriptionState::new(&self.shared, &options.name, Place::Queue, None, rules));
+            }
+        };
+        let start = self.start(options.start)?;
+        let (cursor, store) = match rules.overflow {
+            Overflow::Block | Overflow::Fail => (window.join(start), None),
+            Overflow::DropOldest => (window.join_overtakable(start, None), None),
+            Overflow::Conflate { keys } => {
+                let filter = rules.filter.clone();
+                let wanted = Box::new(move |value: &T| filter.as_ref().is_none_or(|wanted| wanted(value)));
+                let store = Arc::new(SideStoreOf::new(keys, cloner.clone, wanted));
+                (window.join_overtakable(start, Some(Box::new(store.clone()))), Some(store))
+            }
+        };
+        Ok(SubscriptionState::new(
+            &self.shared,
+            &options.name,
+            Place::Cursor(cursor),
+            store,
+            rules,
+        ))
+    }
+
+    fn check_queue(&self, rules: &Rules<T>, existing: &Subscriptions<T>) -> Result<()> {
+        if let Some(first) = existing.first() {
+            return Err(Error::SingleSubscription {
+                topic: self.shared.name.to_string(),
+                existing: first.name.to_string(),
+            });
+        }
+        let what = match (rules.overflow, rules.ack_timeout) {
+            (Overflow::Conflate { .. }, _) => "Overflow::Conflate",
+            (_, Some(_)) => "an ack timeout",
+            _ => return Ok(()),
+        };
+        Err(Error::NotCloneable {
+            what,
+            topic: self.shared.name.to_string(),
+        })
+    }
+
+    fn start(&self, start: Start) -> Result<ring::Start> {
+        Ok(match start {
+            Start::Earliest => ring::Start::Oldest,
+            Start::Latest => ring::Start::Latest,
+            Start::At(offset) => ring::Start::At(offset.get()),
+            Start::Since(_) if !self.settings.timestamps => {
+                return Err(Error::NoTimestamps {
+                    what: "Start::Since",
+                    topic: self.shared.name.to_string(),
+                });
+            }
+            Start::Since(time) => ring::Start::At(self.first_since(time)),
+        })
+    }
+
+    /// The offset of the first message held that was published at `time` or later; the end, if there is none.
+    fn first_since(&self, time: crate::Timestamp) -> u64 {
+        let Ring::Window(window, _) = &self.shared.ring else { return 0 };
+        let cursor = window.join(ring::Start::Oldest);
+        let line = window.line();
+        let mut found = None;
+        while found.is_none() {
+            let take = window.take(&cursor, &line, |p, _, meta: Option<&Arc<crate::message::Meta>>| {
+                let late = meta.and_then(|meta| meta.published).is_some_and(|published| published >= time);
+                late.then_some(p)
+            });
+            match take {
+                ring::Take::Got(late) => found = late,
+                _ => break,
+            }
+        }
+        let end = cursor.position();
+        window.drop_line(&line);
+        window.leave(&cursor);
+        found.unwrap_or(end)
+    }
+
+    /// Moves a subscription to another place. What is in flight or parked is not touched.
+    pub(crate) fn seek(&self, state: &SubscriptionState<T>, to: Start) -> Result<u64> {
+        let not_cloneable = || Error::NotCloneable {
+            what: "seek",
+            topic: self.shared.name.to_string(),
+        };
+        let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) else {
+            return Err(not_cloneable());
+        };
+        let to = self.start(to)?;
+        if let Some(store) = &state.side_store {
+            let kept = store.kept.lock().messages.clear();
+            state.change(|beside| beside.side = false);
+            drop(kept);
+        }
+        let at = window.seek(cursor, to);
+        self.shared.space.notify_all();
+        state.event.notify_all();
+        Ok(at)
+    }
+
+    /// Ends a subscription: its receivers find it closed, and it holds nothing back any more.
+    pub(crate) fn unsubscribe(&self, state: &Arc<SubscriptionState<T>>) {
+        let removed = {
+            let mut subscriptions = self.subscriptions.lock();
+            let before = subscriptions.len();
+            *subscriptions = subscriptions.iter().filter(|s| !Arc::ptr_eq(s, state)).cloned().collect();
+            self.shared.subscriptions.store(subscriptions.len(), Relaxed);
+            before != subscriptions.len()
+        };
+        if !removed {
+            return;
+        }
+        if let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) {
+            window.leave(cursor);
+        }
+        let dropped = state.change(|beside| {
+            beside.ended = true;
+            std::mem::take(&mut beside.ready)
+        });
+        drop(dropped);
+        self.shared.space.notify_all();
+        self.shared.environment.feed.tell(|| Happened::Unsubscribed {
+            topic: self.shared.name.to_string(),
+            subscription: state.name.to_string(),
+        });
+    }
+
+    /// A handle went. The last one to go wakes publishers, which wait for nobody now, and ends an ephemeral subscription.
+    pub(crate) fn drop_handle(&self, state: &Arc<SubscriptionState<T>>) {
+        if state.handles.fetch_sub(1, AcqRel) != 1 {
+            return;
+        }
+        if state.rules.ephemeral {
+            self.unsubscribe(state);
+        } else {
+            self.shared.space.notify_all();
+        }
+    }
+
+    /// Accepts nothing from here on. Receivers get what was accepted, then learn that the topic is closed.
+    pub(crate) fn close(&self) {
+        if self.shared.ring.is_closed() {
+            return;
+        }
+        self.shared.ring.close();
+        self.shared.space.notify_all();
+        for state in self.subscriptions().iter() {
+            state.event.notify_all();
+        }
+        self.shared.environment.feed.tell(|| Happened::TopicClosed {
+            topic: self.shared.name.to_string(),
+        });
+    }
+
+    /// The subscription of this name, if there is one.
+    pub(crate) fn origin(&self, name: &str) -> Option<Arc<SubscriptionState<T>>> {
+        self.subscriptions().iter().find(|state| &*state.name == name).cloned()
+    }
+
+    /// From here on this topic gets the dead letters of `origin`, those stored so far included, while it has a subscription.
+    pub(crate) fn collect_dead_letters_of(self: &Arc<Self>, origin: &Arc<SubscriptionState<T>>) {
+        let forward: Arc<dyn Forward<T>> = Arc::new(DeadLetterTopic(Arc::downgrade(self)));
+        origin.change(|beside| beside.forward = Some(forward));
+        let _ = self.dead_letters_of.set(Arc::downgrade(origin));
+    }
+
+    /// Takes over the dead letters that were stored before anybody subscribed here.
+    fn take_stored_letters(&self) {
+        let Some(origin) = self.dead_letters_of.get().and_then(crate::sync::Weak::upgrade) else {
+            return;
+        };
+        let (forward, letters) = origin.change(|beside| (beside.forward.clone(), beside.letters.take_all()));
+        for letter in letters {
+            let left = match &forward {
+                Some(forward) => forward.forward(letter),
+                None => Some(letter),
+            };
+            if let Some(letter) = left {
+                origin.change(|beside| beside.letters.push(letter));
+            }
+        }
+        origin.retry_undeliverable();
+    }
+}
+
+/// Publishes dead letters to their topic while it has a subscription.
+struct DeadLetterTopic<T>(crate::sync::Weak<TopicCore<T>>);
+
+impl<T: Send + 'static> Forward<T> for DeadLetterTopic<T> {
+    fn forward(&self, stored: StoredLetter<T>) -> Option<StoredLetter<T>> {
+        let Some(topic) = self.0.upgrade().filter(|topic| !topic.subscriptions().is_empty()) else {
+            return Some(stored);
+        };
+        let StoredLetter { letter, meta } = stored;
+        let with_history = with_history(&letter, &meta);
+        topic.shared.ring.prepare_attachments();
+        let refused = topic.try_publish(&mut Lane::default(), letter.payload, with_history).err()?;
+        Some(StoredLetter {
+            letter: crate::DeadLetter {
+                payload: refused.into_inner(),
+                ..letter
+            },
+            meta,
+        })
+    }
+}
+
+/// The message's own key and headers, and its history as headers.
+fn with_history<T>(letter: &crate::DeadLetter<T>, meta: &MetaRef) -> MetaRef {
+    let mut meta = meta.as_deref().cloned().unwrap_or_default();
+    let mut add = |name: &str, value: String| meta.headers.add(name, value);
+    add("dead-topic", letter.topic.clone());
+    add("dead-subscription", letter.subscription.clone());
+    add("dead-offset", letter.offset.to_string());
+    add("dead-reason", letter.reason.to_string());
+    add("dead-attempts", letter.attempts.to_string());
+    add("dead-failures", letter.failures.to_string());
+    if let Some(error) = &letter.error {
+        add("dead-error", error.clone());
+    }
+    Some(Arc::new(meta))
+}

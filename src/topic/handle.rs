@@ -1,0 +1,301 @@
+//! The shared handle on a topic, and what is said about one message before it is published.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::message::{Meta, MetaRef};
+use crate::sync::Arc;
+use crate::topic::core::TopicCore;
+use crate::topic::publish::{PublishError, Receipt};
+use crate::topic::publish_future::{LaneRef, PublishFuture};
+use crate::topic::publisher::Publisher;
+use crate::topic::rules::SubscribeOptions;
+use crate::topic::stats::TopicStats;
+use crate::topic::subscription::{Seats, Subscription};
+
+/// A handle on a topic: cheap to clone, shared by threads and tasks.
+///
+/// For a thread's hot loop take a [`Publisher`]. Each `publish` verb *enters* the message or gives the value back: it waits while a
+/// subscription that chose [`Overflow::Block`](crate::Overflow::Block) has no room, `try_publish` does not wait.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// let broker = ringmq::Broker::open("mem:")?;
+/// let orders = broker.topic::<u64>("orders")?;
+/// let billing = orders.subscribe("billing")?;
+/// let archive = orders.subscribe("archive")?;
+/// orders.publish(42)?;
+/// // Every subscription sees every message.
+/// assert_eq!(*billing.recv()?, 42);
+/// assert_eq!(*archive.recv()?, 42);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Topic<T: Send + 'static> {
+    pub(crate) core: Arc<TopicCore<T>>,
+}
+
+impl<T: Send + 'static> Clone for Topic<T> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone() }
+    }
+}
+
+impl<T: Send + 'static> Topic<T> {
+    pub(crate) fn new(core: Arc<TopicCore<T>>) -> Self {
+        Self { core }
+    }
+
+    /// Publishes a message, waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublishError`] says; the value is in it.
+    pub fn publish(&self, value: T) -> Result<Receipt, PublishError<T>> {
+        self.message(value).publish()
+    }
+
+    /// Publishes a message if there is room now.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublishError`] says; the value is in it.
+    pub fn try_publish(&self, value: T) -> Result<Receipt, PublishError<T>> {
+        self.message(value).try_publish()
+    }
+
+    /// Publishes a message, waiting for room at most this long; `Duration::MAX` is for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublishError`] says; the value is in it.
+    pub fn publish_timeout(&self, value: T, timeout: Duration) -> Result<Receipt, PublishError<T>> {
+        self.message(value).publish_timeout(timeout)
+    }
+
+    /// Publishes a message, waiting for room until this moment. If there is room, a deadline in the past does not matter.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublishError`] says; the value is in it.
+    pub fn publish_deadline(&self, value: T, deadline: Instant) -> Result<Receipt, PublishError<T>> {
+        self.message(value).publish_deadline(deadline)
+    }
+
+    /// Publishes a message, waiting for room as a future. It works on any executor.
+    ///
+    /// # Cancel safety
+    ///
+    /// Until the future is ready the message has not entered: dropping it publishes nothing, and
+    /// [`take`](PublishFuture::take) hands the value back.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublishError`] says; the value is in it.
+    pub fn publish_async(&self, value: T) -> PublishFuture<'_, T> {
+        self.message(value).publish_async()
+    }
+
+    /// Publishes several messages in order, waiting for room; returns how many. One claim for many: several times as fast as one by one.
+    /// It is not atomic: other publishers' messages may come in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublishError`] says; what was not published is in it, in order.
+    pub fn publish_batch(&self, values: impl IntoIterator<Item = T>) -> Result<u64, PublishError<Vec<T>>> {
+        self.publisher().publish_batch(values)
+    }
+
+    /// Starts a message that has more to it than a payload: a key, headers.
+    pub fn message(&self, value: T) -> Message<'_, T> {
+        Message {
+            topic: self,
+            value,
+            meta: None,
+        }
+    }
+
+    /// A handle for one thread or task, with state of its own: the fast path.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher<T> {
+        Publisher::new(self.clone())
+    }
+
+    /// Opens the subscription of this name, with default rules if it is new.
+    ///
+    /// # Errors
+    ///
+    /// A bad name, a closed topic, or a work queue's second subscription: see [`Error`](crate::Error).
+    pub fn subscribe(&self, name: &str) -> Result<Subscription<T>> {
+        self.subscribe_with(SubscribeOptions::new(name))
+    }
+
+    /// Opens a subscription with these rules; if it exists, its rules must not contradict.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe), an option out of range, or [`OptionsDiffer`](crate::Error::OptionsDiffer).
+    pub fn subscribe_with(&self, options: SubscribeOptions<T>) -> Result<Subscription<T>> {
+        let state = self.core.subscribe(&options)?;
+        Ok(Subscription::new(Arc::new(Seats::new(self.core.clone(), state))))
+    }
+
+    /// Accepts nothing from here on. Subscribers get what was accepted; once nothing is pending, in flight or parked (retries become due at
+    /// once) they find the topic closed.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    /// Whether it is closed. If it says yes, no publish enters from now on.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.core.shared.ring.is_closed()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.core.shared.name
+    }
+
+    /// How many messages it holds at most.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.core.settings.capacity
+    }
+
+    /// The topic's numbers at this moment, and those of its subscriptions.
+    #[must_use]
+    pub fn stats(&self) -> TopicStats {
+        self.core.stats()
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Topic<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic")
+            .field("name", &self.name())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message before it is published: see [`Topic::message`].
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let prices = ringmq::Broker::open("mem:")?.topic::<f64>("prices")?;
+/// # let sub = prices.subscribe("s")?;
+/// prices.message(1.08).key("EUR/USD").header("venue", "X").publish()?;
+/// let price = sub.recv()?;
+/// assert_eq!(price.key(), Some(&b"EUR/USD"[..]));
+/// # price.ack()
+/// # }
+/// ```
+#[must_use = "a message is published by one of its publish verbs"]
+pub struct Message<'t, T: Send + 'static> {
+    topic: &'t Topic<T>,
+    value: T,
+    meta: Option<Box<Meta>>,
+}
+
+impl<'t, T: Send + 'static> Message<'t, T> {
+    /// What the message is about: conflation keeps the last of each key.
+    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.meta.get_or_insert_default().key = Some(key.into().into());
+        self
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.meta.get_or_insert_default().headers.add(name, value);
+        self
+    }
+
+    #[inline]
+    fn split(self) -> (&'t TopicCore<T>, T, MetaRef) {
+        let core = &*self.topic.core;
+        if self.meta.is_none() && !core.shared.timestamps {
+            return (core, self.value, None);
+        }
+        (core, self.value, Some(complete_meta(core, self.meta)))
+    }
+
+    /// As [`Topic::publish`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish(self) -> Result<Receipt, PublishError<T>> {
+        self.publish_until(None)
+    }
+
+    fn publish_until(self, deadline: Option<Instant>) -> Result<Receipt, PublishError<T>> {
+        let (core, value, meta) = self.split();
+        core.with_lane(|lane| core.publish(lane, value, meta, deadline))
+    }
+
+    /// As [`Topic::try_publish`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_publish(self) -> Result<Receipt, PublishError<T>> {
+        let (core, value, meta) = self.split();
+        core.with_lane(|lane| core.try_publish(lane, value, meta))
+    }
+
+    /// As [`Topic::publish_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_timeout(self, timeout: Duration) -> Result<Receipt, PublishError<T>> {
+        // A deadline that no clock can show is none.
+        self.publish_until(Instant::now().checked_add(timeout))
+    }
+
+    /// As [`Topic::publish_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_deadline(self, deadline: Instant) -> Result<Receipt, PublishError<T>> {
+        self.publish_until(Some(deadline))
+    }
+
+    /// As [`Topic::publish_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_async(self) -> PublishFuture<'t, T> {
+        let (core, value, meta) = self.split();
+        PublishFuture::new(core, LaneRef::Shared, value, meta)
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Message<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic.name())
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Completes what travels beside a payload. Called before the claim, because it allocates.
+#[cold]
+pub(crate) fn complete_meta<T: Send + 'static>(core: &TopicCore<T>, meta: Option<Box<Meta>>) -> Arc<Meta> {
+    let mut meta = meta.map(|meta| *meta).unwrap_or_default();
+    if core.shared.timestamps {
+        meta.published = Some(core.shared.environment.now());
+    }
+    core.shared.ring.prepare_attachments();
+    Arc::new(meta)
+}

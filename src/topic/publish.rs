@@ -1,0 +1,505 @@
+//! Publishing: entering the ring, waiting for room, and who is to blame when there is none.
+//!
+//! A publish first *enters*: it claims a position, or fails and gives the value back. In memory it has then settled too.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::Instant;
+
+use crate::delivery::lag::Lagged;
+use crate::message::MetaRef;
+use crate::offset::Offset;
+use crate::ring::Refusal;
+use crate::sync::{Arc, Ordering::*};
+use crate::topic::core::TopicCore;
+use crate::topic::rules::Overflow;
+use crate::topic::shared::{Claim, Ring};
+use crate::topic::state::{Place, SubscriptionState};
+use crate::wait::{Event, Spin, Wake};
+
+/// What a publish reached.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// let alone = topic.publish(1)?;
+/// assert_eq!(alone.subscriptions(), 0);
+/// let sub = topic.subscribe("s")?;
+/// assert_eq!(topic.publish(2)?.subscriptions(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    offset: u64,
+    subscriptions: u32,
+    level: Durability,
+}
+
+/// How durable a message is.
+///
+/// # Examples
+///
+/// ```
+/// # use ringmq::Durability;
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// assert_eq!(topic.publish(1)?.level(), Durability::Memory);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Durability {
+    /// In this process's memory.
+    Memory,
+}
+
+impl Receipt {
+    #[inline(always)]
+    pub(crate) fn new(offset: u64, subscriptions: usize) -> Self {
+        Self {
+            offset,
+            subscriptions: subscriptions as u32,
+            level: Durability::Memory,
+        }
+    }
+
+    /// The message's place in its topic.
+    #[must_use]
+    pub const fn offset(&self) -> Offset {
+        Offset::new(self.offset)
+    }
+
+    /// How many subscriptions the topic had. With none, it keeps its newest messages for the first one to come.
+    #[must_use]
+    pub const fn subscriptions(&self) -> usize {
+        self.subscriptions as usize
+    }
+
+    /// What was reached.
+    #[must_use]
+    pub const fn level(&self) -> Durability {
+        self.level
+    }
+}
+
+/// Why a publish did not enter; the value comes back in it.
+///
+/// # Examples
+///
+/// ```
+/// use ringmq::{PublishError, TopicOptions};
+///
+/// # fn main() -> ringmq::Result<()> {
+/// # let broker = ringmq::Broker::open("mem:")?;
+/// let topic = broker.topic_with::<u32>("small", TopicOptions::new().capacity(1))?;
+/// let sub = topic.subscribe("s")?;
+/// topic.publish(1)?;
+/// let refused = topic.try_publish(2).unwrap_err();
+/// assert!(matches!(refused, PublishError::Full(2)));
+/// assert_eq!(refused.into_inner(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[non_exhaustive]
+pub enum PublishError<T> {
+    /// A subscription has no room: of `try_publish`, or because a subscription chose `Fail`.
+    Full(T),
+    /// The topic is closed.
+    Closed(T),
+    /// There was no room until the deadline.
+    Timeout(T),
+    /// It would wait for ever: the subscription without room is that of the handler which is publishing, on its own call stack. Use
+    /// `try_publish`, another topic, or a larger capacity.
+    WouldDeadlock(T),
+    /// It would wait for ever: the subscription without room has no handle left that could receive. Keep a handle, unsubscribe it, or give
+    /// it another overflow rule.
+    Abandoned(T, Arc<str>),
+}
+
+/// Why a publish did not enter, without the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishFailure {
+    /// See [`PublishError::Full`].
+    Full,
+    /// See [`PublishError::Closed`].
+    Closed,
+    /// See [`PublishError::Timeout`].
+    Timeout,
+    /// See [`PublishError::WouldDeadlock`].
+    WouldDeadlock,
+    /// See [`PublishError::Abandoned`].
+    Abandoned(Arc<str>),
+}
+
+impl<T> PublishError<T> {
+    /// The value that was not published.
+    pub fn into_inner(self) -> T {
+        self.split().1
+    }
+
+    /// Why, without the value.
+    pub fn failure(&self) -> PublishFailure {
+        match self {
+            Self::Full(_) => PublishFailure::Full,
+            Self::Closed(_) => PublishFailure::Closed,
+            Self::Timeout(_) => PublishFailure::Timeout,
+            Self::WouldDeadlock(_) => PublishFailure::WouldDeadlock,
+            Self::Abandoned(_, name) => PublishFailure::Abandoned(name.clone()),
+        }
+    }
+
+    pub(crate) fn split(self) -> (PublishFailure, T) {
+        match self {
+            Self::Full(value) => (PublishFailure::Full, value),
+            Self::Closed(value) => (PublishFailure::Closed, value),
+            Self::Timeout(value) => (PublishFailure::Timeout, value),
+            Self::WouldDeadlock(value) => (PublishFailure::WouldDeadlock, value),
+            Self::Abandoned(value, name) => (PublishFailure::Abandoned(name), value),
+        }
+    }
+}
+
+impl PublishFailure {
+    pub(crate) fn with<T>(self, value: T) -> PublishError<T> {
+        match self {
+            Self::Full => PublishError::Full(value),
+            Self::Closed => PublishError::Closed(value),
+            Self::Timeout => PublishError::Timeout(value),
+            Self::WouldDeadlock => PublishError::WouldDeadlock(value),
+            Self::Abandoned(name) => PublishError::Abandoned(value, name),
+        }
+    }
+}
+
+impl fmt::Display for PublishFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("a subscription has no room: receive from it, wait with publish(), or choose another overflow rule"),
+            Self::Closed => f.write_str("the topic is closed"),
+            Self::Timeout => f.write_str("a subscription had no room until the deadline"),
+            Self::WouldDeadlock => f.write_str(
+                "a handler publishes to the full topic that it alone empties: use try_publish, another topic, or a larger capacity",
+            ),
+            Self::Abandoned(name) => write!(
+                f,
+                "subscription {name:?} has no room and no handle left to receive: keep a handle, unsubscribe it, or choose another overflow rule"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PublishFailure {}
+
+impl<T> fmt::Debug for PublishError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure().fmt(f)
+    }
+}
+
+impl<T> fmt::Display for PublishError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure().fmt(f)
+    }
+}
+
+impl<T> std::error::Error for PublishError<T> {}
+
+impl<T> From<PublishError<T>> for crate::Error {
+    fn from(error: PublishError<T>) -> Self {
+        Self::Publish(error.failure())
+    }
+}
+
+/// What a publisher remembers between calls: how far it may write without asking.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    pub(crate) limit: u64,
+}
+
+/// What stands in the way of a full topic's next message.
+enum Obstacle {
+    /// It clears by itself, soon.
+    Clears,
+    /// Only receiving helps.
+    Receivers,
+    Refuse(PublishFailure),
+}
+
+thread_local! {
+    /// The subscription whose handler runs on this thread.
+    static HANDLING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Notes which subscription's handler runs on this thread, until dropped.
+pub(crate) struct Handling(Option<u64>);
+
+impl Handling {
+    pub(crate) fn enter(subscription: u64) -> Self {
+        Self(HANDLING.replace(Some(subscription)))
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        HANDLING.set(self.0);
+    }
+}
+
+/// What an attempt to enter found, for verbs that wait in their own way.
+pub(crate) enum Entry<'c, T> {
+    Claimed(Claim<'c, T>),
+    Spin,
+    Wait,
+    Refused(PublishFailure),
+}
+
+impl<T: Send + 'static> TopicCore<T> {
+    /// Publishes one message, waiting for room until `deadline` (`None`: for ever).
+    #[inline]
+    pub(crate) fn publish(&self, lane: &mut Lane, value: T, meta: MetaRef, deadline: Option<Instant>) -> Result<Receipt, PublishError<T>> {
+        let claim = match self.shared.ring.claim(&mut lane.limit) {
+            Ok(claim) => claim,
+            Err(_) => match self.enter_waiting(lane, deadline) {
+                Ok(claim) => claim,
+                Err(failure) => return Err(failure.with(value)),
+            },
+        };
+        Ok(self.complete(claim, value, meta))
+    }
+
+    /// Publishes one message if there is room now.
+    #[inline]
+    pub(crate) fn try_publish(&self, lane: &mut Lane, value: T, meta: MetaRef) -> Result<Receipt, PublishError<T>> {
+        match self.shared.ring.claim(&mut lane.limit) {
+            Ok(claim) => Ok(self.complete(claim, value, meta)),
+            Err(_) => match self.enter_now(lane) {
+                Ok(claim) => Ok(self.complete(claim, value, meta)),
+                Err(failure) => Err(failure.with(value)),
+            },
+        }
+    }
+
+    /// Fills a claim and wakes whoever sleeps.
+    #[inline(always)]
+    pub(crate) fn complete(&self, claim: Claim<'_, T>, value: T, meta: MetaRef) -> Receipt {
+        let offset = claim.fill(value, meta);
+        if self.shared.has_sleepers() {
+            self.wake_subscribers();
+        }
+        Receipt::new(offset, self.shared.subscriptions.load(Relaxed))
+    }
+
+    /// Publishes the first values of `values`, as many as the claim is for.
+    pub(crate) fn complete_run(&self, claim: Claim<'_, T>, values: &mut std::vec::Drain<'_, T>) {
+        claim.fill_run(values);
+        if self.shared.has_sleepers() {
+            self.wake_subscribers();
+        }
+    }
+
+    #[cold]
+    fn wake_subscribers(&self) {
+        for state in self.subscriptions().iter() {
+            if state.event.has_sleepers() {
+                state.event.notify();
+            }
+        }
+    }
+
+    #[cold]
+    fn enter_now(&self, lane: &mut Lane) -> Result<Claim<'_, T>, PublishFailure> {
+        let mut spin = Spin::new();
+        loop {
+            match self.enter(lane, 1) {
+                Entry::Claimed(claim) => return Ok(claim),
+                Entry::Spin => spin.snooze(),
+                Entry::Wait => return Err(PublishFailure::Full),
+                Entry::Refused(failure) => return Err(failure),
+            }
+        }
+    }
+
+    #[cold]
+    fn enter_waiting(&self, lane: &mut Lane, deadline: Option<Instant>) -> Result<Claim<'_, T>, PublishFailure> {
+        self.enter_run_waiting(lane, 1, deadline)
+    }
+
+    /// Claims up to `max` positions, waiting for the first of them until `deadline`.
+    pub(crate) fn enter_run_waiting(&self, lane: &mut Lane, max: usize, deadline: Option<Instant>) -> Result<Claim<'_, T>, PublishFailure> {
+        let mut spin = Spin::new();
+        loop {
+            match self.enter(lane, max) {
+                Entry::Claimed(claim) => return Ok(claim),
+                Entry::Refused(failure) => return Err(failure),
+                Entry::Spin => spin.snooze(),
+                Entry::Wait => {
+                    if spin.spin() {
+                        continue;
+                    }
+                    let slept = self.sleep_for_room(deadline);
+                    spin = Spin::new();
+                    if !slept {
+                        return match self.enter(lane, max) {
+                            Entry::Claimed(claim) => Ok(claim),
+                            Entry::Refused(failure) => Err(failure),
+                            Entry::Spin | Entry::Wait => Err(PublishFailure::Timeout),
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sleeps until there may be room; `false` if the deadline came first.
+    fn sleep_for_room(&self, deadline: Option<Instant>) -> bool {
+        let space = &self.shared.space;
+        let key = space.listen(Wake::this_thread());
+        if self.recheck_room() {
+            space.cancel(key);
+            return true;
+        }
+        self.note_blocking();
+        let woken = space.park(key, deadline);
+        self.forget_blocking();
+        if woken {
+            // Whoever was woken for one place passes on what else there is.
+            self.wake_next_publisher();
+        }
+        woken
+    }
+
+    /// After room was found: if there is more, the next publisher in line gets a chance too.
+    pub(crate) fn wake_next_publisher(&self) {
+        if self.shared.space.has_sleepers() && self.recheck_room() {
+            self.shared.space.notify();
+        }
+    }
+
+    /// One attempt to claim up to `max` positions.
+    #[inline]
+    pub(crate) fn enter(&self, lane: &mut Lane, max: usize) -> Entry<'_, T> {
+        match self.shared.ring.claim_run(&mut lane.limit, max) {
+            Ok(claim) => Entry::Claimed(claim),
+            Err(Refusal::Closed) => Entry::Refused(PublishFailure::Closed),
+            Err(Refusal::Busy) => Entry::Spin,
+            Err(Refusal::Full(t)) => match self.obstacle(t) {
+                Obstacle::Clears => Entry::Spin,
+                Obstacle::Receivers => Entry::Wait,
+                Obstacle::Refuse(failure) => Entry::Refused(failure),
+            },
+        }
+    }
+
+    /// What stands in the way of position `t`.
+    #[cold]
+    fn obstacle(&self, t: u64) -> Obstacle {
+        let subscriptions = self.subscriptions();
+        let handling = HANDLING.get();
+        let mut obstacle = Obstacle::Clears;
+        if let (Ring::Queue(_), None) = (&self.shared.ring, subscriptions.first()) {
+            self.drop_oldest(None);
+            return Obstacle::Clears;
+        }
+        for state in subscriptions.iter().filter(|state| state.blocks(t)) {
+            match state.rules.overflow {
+                Overflow::Fail => return Obstacle::Refuse(PublishFailure::Full),
+                Overflow::Block if handling == Some(state.id) => return Obstacle::Refuse(PublishFailure::WouldDeadlock),
+                Overflow::Block if state.handles.load(Acquire) == 0 => {
+                    return Obstacle::Refuse(PublishFailure::Abandoned(state.name.clone()));
+                }
+                Overflow::Block => obstacle = Obstacle::Receivers,
+                Overflow::DropOldest | Overflow::Conflate { .. } => {
+                    self.drop_oldest(Some(state));
+                }
+            }
+        }
+        obstacle
+    }
+
+    /// Makes room in a queue whose subscription, if any, drops its oldest messages.
+    fn drop_oldest(&self, state: Option<&Arc<SubscriptionState<T>>>) {
+        let Ring::Queue(queue) = &self.shared.ring else { return };
+        let Ok((offset, value, _)) = queue.take() else { return };
+        match state {
+            Some(state) => state.lost(offset, offset + 1),
+            None => {
+                self.shared.unrouted.fetch_add(1, Relaxed);
+            }
+        }
+        drop(value);
+    }
+
+    /// For a publisher that has registered: whether there is room after all, or waiting has become pointless.
+    pub(crate) fn recheck_room(&self) -> bool {
+        match &self.shared.ring {
+            Ring::Queue(queue) => queue.recheck_space() || !self.subscriptions().iter().any(|state| state.is_worth_waiting()),
+            Ring::Window(window, _) => {
+                if window.is_closed() {
+                    return true;
+                }
+                let t = window.end();
+                let subscriptions = self.subscriptions();
+                let mut blocking = subscriptions
+                    .iter()
+                    .filter(|state| state.gates() && state.still_blocks(t))
+                    .peekable();
+                blocking.peek().is_none() || blocking.any(|state| !state.is_worth_waiting())
+            }
+        }
+    }
+
+    /// Notes since when which subscription holds publishers up.
+    fn note_blocking(&self) {
+        let now = self.shared.environment.now();
+        let end = self.shared.ring.end();
+        for state in self.subscriptions().iter().filter(|state| state.gates() && state.blocks(end)) {
+            state.beside.lock().blocks_since.get_or_insert(now);
+        }
+    }
+
+    fn forget_blocking(&self) {
+        let end = self.shared.ring.end();
+        for state in self.subscriptions().iter().filter(|state| state.gates() && !state.blocks(end)) {
+            state.beside.lock().blocks_since = None;
+        }
+    }
+
+    /// Where publishers of this topic wait.
+    pub(crate) fn space(&self) -> &Event {
+        &self.shared.space
+    }
+}
+
+impl<T> SubscriptionState<T> {
+    /// Whether this subscription stands in the way of position `t`.
+    pub(crate) fn blocks(&self, t: u64) -> bool {
+        match (&self.shared.ring, &self.place) {
+            (Ring::Window(window, _), Place::Cursor(cursor)) => cursor.gates() && window.blocks(cursor, t),
+            (Ring::Queue(queue), _) => queue.start() + queue.capacity() <= t,
+            _ => false,
+        }
+    }
+
+    /// The same, by a read-modify-write: for a publisher that has registered.
+    fn still_blocks(&self, t: u64) -> bool {
+        match (&self.shared.ring, &self.place) {
+            (Ring::Window(window, _), Place::Cursor(cursor)) => window.recheck_blocked(cursor, t),
+            _ => self.blocks(t),
+        }
+    }
+
+    fn is_worth_waiting(&self) -> bool {
+        self.rules.overflow == Overflow::Block && self.handles.fetch_add(0, AcqRel) > 0
+    }
+}
+
+impl From<Lagged> for crate::Error {
+    fn from(lagged: Lagged) -> Self {
+        Self::Recv(crate::topic::RecvError::Lagged(lagged))
+    }
+}

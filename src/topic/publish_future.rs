@@ -1,0 +1,178 @@
+//! A publish as a future.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::message::MetaRef;
+use crate::topic::core::TopicCore;
+use crate::topic::publish::{Entry, Lane, PublishError, Receipt};
+use crate::wait::{Key, Wake};
+
+/// Whose memory of the ring a future uses.
+pub(crate) enum LaneRef<'a> {
+    /// The topic's own.
+    Shared,
+    Own(&'a mut Lane),
+}
+
+/// A task's place among those that wait for room. Kept between polls; cancelled when dropped.
+#[derive(Default)]
+pub(crate) struct Entering {
+    key: Option<Key>,
+}
+
+/// How often a poll looks again for something that clears by itself before it lets other tasks run.
+const LOOKS: u32 = 32;
+
+impl Entering {
+    /// One poll. The value is taken out of `value` when the message enters, or when it comes back in the error.
+    pub(crate) fn poll<T: Send + 'static>(
+        &mut self,
+        core: &TopicCore<T>,
+        lane: &mut Lane,
+        value: &mut Option<T>,
+        meta: &mut MetaRef,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Receipt, PublishError<T>>> {
+        for _ in 0..LOOKS {
+            match core.enter(lane, 1) {
+                Entry::Claimed(claim) => {
+                    // Nothing between claim and fill: leaving the line drops a waker, which is code of the user.
+                    let value = value.take().expect("a publish future is not polled after it was ready");
+                    let receipt = core.complete(claim, value, meta.take());
+                    if self.finish(core) {
+                        core.wake_next_publisher();
+                    }
+                    return Poll::Ready(Ok(receipt));
+                }
+                Entry::Refused(failure) => {
+                    self.finish(core);
+                    let value = value.take().expect("a publish future is not polled after it was ready");
+                    return Poll::Ready(Err(failure.with(value)));
+                }
+                Entry::Spin => std::hint::spin_loop(),
+                Entry::Wait => {
+                    if self.is_registered(core, context) && !core.recheck_room() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Registers the task, or renews it; `false` if it had been woken, and must look again.
+    fn is_registered<T: Send + 'static>(&mut self, core: &TopicCore<T>, context: &mut Context<'_>) -> bool {
+        match self.key {
+            Some(key) if core.space().poll(key, context.waker()) => {
+                core.space().finish(key);
+                self.key = None;
+                false
+            }
+            Some(_) => true,
+            None => {
+                self.key = Some(core.space().listen(Wake::Task(context.waker().clone())));
+                true
+            }
+        }
+    }
+
+    /// Leaves the line; whether it had been in it.
+    fn finish<T: Send + 'static>(&mut self, core: &TopicCore<T>) -> bool {
+        let Some(key) = self.key.take() else { return false };
+        core.space().finish(key);
+        true
+    }
+
+    /// The task goes away: a wake-up meant for it goes to somebody else.
+    pub(crate) fn cancel<T: Send + 'static>(&mut self, core: &TopicCore<T>) {
+        if let Some(key) = self.key.take() {
+            core.space().cancel(key);
+        }
+    }
+}
+
+/// A publish as a future: see [`Topic::publish_async`](crate::Topic::publish_async).
+///
+/// # Examples
+///
+/// ```
+/// use std::{future::Future, pin::pin, task::{Context, Waker}};
+///
+/// # fn main() -> ringmq::Result<()> {
+/// # let broker = ringmq::Broker::open("mem:")?;
+/// # let topic = broker.topic_with::<String>("small", ringmq::TopicOptions::new().capacity(1))?;
+/// # let sub = topic.subscribe("s")?;
+/// topic.publish("first".into())?;
+/// let mut second = topic.publish_async("second".into());
+/// let mut context = Context::from_waker(Waker::noop());
+/// assert!(pin!(&mut second).poll(&mut context).is_pending());
+/// assert_eq!(second.take().as_deref(), Some("second"), "it had not entered");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "futures do nothing unless polled"]
+pub struct PublishFuture<'a, T: Send + 'static> {
+    core: &'a TopicCore<T>,
+    lane: LaneRef<'a>,
+    value: Option<T>,
+    meta: MetaRef,
+    entering: Entering,
+}
+
+// Nothing in here is pinned, whatever `T` is.
+impl<T: Send + 'static> Unpin for PublishFuture<'_, T> {}
+
+impl<'a, T: Send + 'static> PublishFuture<'a, T> {
+    pub(crate) fn new(core: &'a TopicCore<T>, lane: LaneRef<'a>, value: T, meta: MetaRef) -> Self {
+        Self {
+            core,
+            lane,
+            value: Some(value),
+            meta,
+            entering: Entering::default(),
+        }
+    }
+
+    /// Gives up: hands the value back if the message has not entered. The future must not be polled afterwards.
+    pub fn take(&mut self) -> Option<T> {
+        self.entering.cancel(self.core);
+        self.value.take()
+    }
+}
+
+impl<T: Send + 'static> Future for PublishFuture<'_, T> {
+    type Output = Result<Receipt, PublishError<T>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self {
+            core,
+            lane,
+            value,
+            meta,
+            entering,
+        } = self.get_mut();
+        assert!(value.is_some(), "a publish future was polled after it was ready, or after take()");
+        match lane {
+            LaneRef::Own(lane) => entering.poll(core, lane, value, meta, context),
+            LaneRef::Shared => core.with_lane(|lane| entering.poll(core, lane, value, meta, context)),
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for PublishFuture<'_, T> {
+    fn drop(&mut self) {
+        self.entering.cancel(self.core);
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for PublishFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishFuture")
+            .field("entered", &self.value.is_none())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,254 @@
+//! One thread's or task's handle for publishing.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_sink::Sink;
+
+use crate::error::Result;
+use crate::message::MetaRef;
+use crate::topic::handle::{Topic, complete_meta};
+use crate::topic::publish::{Lane, PublishError, Receipt};
+use crate::topic::publish_future::{Entering, LaneRef, PublishFuture};
+
+/// One thread's or task's handle for publishing: the fast path. It remembers how far it may write without asking, so that it looks at
+/// shared state once a lap.
+///
+/// It is a [`Sink`]; closing the sink flushes it and leaves the topic open.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// let mut publisher = topic.publisher();
+/// publisher.publish(1)?;
+/// assert_eq!(publisher.publish_batch(2..=10)?, 9);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Publisher<T: Send + 'static> {
+    topic: Topic<T>,
+    lane: Lane,
+    /// A batch's values in hand. Empty between calls; kept so that batches do not allocate.
+    hand: Vec<T>,
+    /// What the sink has taken and not published yet.
+    sink: Option<T>,
+    entering: Entering,
+}
+
+// Nothing in here is pinned, whatever `T` is.
+impl<T: Send + 'static> Unpin for Publisher<T> {}
+
+/// How many values of a batch are taken in hand at a time: enough to make the claim cheap, few enough to stay in the cache.
+const HAND: usize = 256;
+
+impl<T: Send + 'static> Publisher<T> {
+    pub(crate) fn new(topic: Topic<T>) -> Self {
+        Self {
+            topic,
+            lane: Lane::default(),
+            hand: Vec::new(),
+            sink: None,
+            entering: Entering::default(),
+        }
+    }
+
+    /// The topic that it publishes to.
+    #[must_use]
+    pub fn topic(&self) -> &Topic<T> {
+        &self.topic
+    }
+
+    #[inline(always)]
+    fn meta(&self) -> MetaRef {
+        if self.topic.core.shared.timestamps {
+            Some(complete_meta(&self.topic.core, None))
+        } else {
+            None
+        }
+    }
+
+    /// As [`Topic::publish`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn publish(&mut self, value: T) -> Result<Receipt, PublishError<T>> {
+        let meta = self.meta();
+        self.topic.core.publish(&mut self.lane, value, meta, None)
+    }
+
+    /// As [`Topic::try_publish`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn try_publish(&mut self, value: T) -> Result<Receipt, PublishError<T>> {
+        let meta = self.meta();
+        self.topic.core.try_publish(&mut self.lane, value, meta)
+    }
+
+    /// As [`Topic::publish_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_timeout(&mut self, value: T, timeout: Duration) -> Result<Receipt, PublishError<T>> {
+        let meta = self.meta();
+        self.topic
+            .core
+            .publish(&mut self.lane, value, meta, Instant::now().checked_add(timeout))
+    }
+
+    /// As [`Topic::publish_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_deadline(&mut self, value: T, deadline: Instant) -> Result<Receipt, PublishError<T>> {
+        let meta = self.meta();
+        self.topic.core.publish(&mut self.lane, value, meta, Some(deadline))
+    }
+
+    /// As [`Topic::publish_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_async(&mut self, value: T) -> PublishFuture<'_, T> {
+        let meta = self.meta();
+        PublishFuture::new(&self.topic.core, LaneRef::Own(&mut self.lane), value, meta)
+    }
+
+    /// As [`Topic::publish_batch`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub fn publish_batch(&mut self, values: impl IntoIterator<Item = T>) -> Result<u64, PublishError<Vec<T>>> {
+        self.publish_run(values.into_iter(), None)
+    }
+
+    /// As [`publish_batch`](Self::publish_batch), waiting until this moment at most. What enters before stays published.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_batch_deadline(&mut self, values: impl IntoIterator<Item = T>, deadline: Instant) -> Result<u64, PublishError<Vec<T>>> {
+        self.publish_run(values.into_iter(), Some(deadline))
+    }
+
+    #[inline]
+    fn publish_run(&mut self, mut values: impl Iterator<Item = T>, deadline: Option<Instant>) -> Result<u64, PublishError<Vec<T>>> {
+        if self.topic.core.shared.timestamps {
+            return self.publish_one_by_one(values, deadline);
+        }
+        let mut published = 0;
+        loop {
+            // The iterator is code of the user: it runs before the claim, and if it unwinds, what is in hand was not published.
+            let mut hand = std::mem::take(&mut self.hand);
+            hand.extend(values.by_ref().take(HAND));
+            if hand.is_empty() {
+                self.hand = hand;
+                return Ok(published);
+            }
+            match self.publish_hand(&mut hand, deadline) {
+                Ok(n) => published += n,
+                Err(failure) => {
+                    hand.extend(values);
+                    return Err(failure.with(hand));
+                }
+            }
+            self.hand = hand;
+        }
+    }
+
+    #[inline]
+    fn publish_hand(&mut self, hand: &mut Vec<T>, deadline: Option<Instant>) -> Result<u64, crate::PublishFailure> {
+        let core = &*self.topic.core;
+        let all = hand.len() as u64;
+        while !hand.is_empty() {
+            let claim = match core.shared.ring.claim_run(&mut self.lane.limit, hand.len()) {
+                Ok(claim) => claim,
+                Err(_) => core.enter_run_waiting(&mut self.lane, hand.len(), deadline)?,
+            };
+            let n = claim.len();
+            core.complete_run(claim, &mut hand.drain(..n));
+        }
+        Ok(all)
+    }
+
+    #[cold]
+    fn publish_one_by_one(&mut self, mut values: impl Iterator<Item = T>, deadline: Option<Instant>) -> Result<u64, PublishError<Vec<T>>> {
+        let mut published = 0;
+        while let Some(value) = values.next() {
+            let meta = self.meta();
+            if let Err(refused) = self.topic.core.publish(&mut self.lane, value, meta, deadline) {
+                let (failure, value) = refused.split();
+                return Err(failure.with(std::iter::once(value).chain(values).collect()));
+            }
+            published += 1;
+        }
+        Ok(published)
+    }
+
+    fn poll_flush_sink(&mut self, context: &mut Context<'_>) -> Poll<Result<(), PublishError<T>>> {
+        if self.sink.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut meta = self.meta();
+        let polled = self
+            .entering
+            .poll(&self.topic.core, &mut self.lane, &mut self.sink, &mut meta, context);
+        polled.map(|result| result.map(drop))
+    }
+}
+
+impl<T: Send + 'static> Sink<T> for Publisher<T> {
+    type Error = PublishError<T>;
+
+    fn poll_ready(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), PublishError<T>>> {
+        self.get_mut().poll_flush_sink(context)
+    }
+
+    fn start_send(self: Pin<&mut Self>, value: T) -> Result<(), PublishError<T>> {
+        let this = self.get_mut();
+        debug_assert!(this.sink.is_none(), "start_send comes after poll_ready");
+        match this.try_publish(value) {
+            Ok(_) => Ok(()),
+            Err(PublishError::Full(value)) => {
+                this.sink = Some(value);
+                Ok(())
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), PublishError<T>>> {
+        self.get_mut().poll_flush_sink(context)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), PublishError<T>>> {
+        self.get_mut().poll_flush_sink(context)
+    }
+}
+
+impl<T: Send + 'static> Drop for Publisher<T> {
+    fn drop(&mut self) {
+        self.entering.cancel(&self.topic.core);
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Publisher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("topic", &self.topic.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,386 @@
+//! Receiving: waiting for the next message, as a thread or as a task.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::delivery::lag::Lagged;
+use crate::sync::{Arc, AtomicUsize, Ordering::*};
+use crate::topic::delivery::Mode;
+use crate::topic::seat::{Blocked, Seat};
+use crate::topic::state::SubscriptionState;
+use crate::topic::subscription::Seats;
+use crate::wait::{Key, Spin, Wake};
+
+/// Why `recv` gave no message.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// let sub = topic.subscribe("s")?;
+/// topic.publish(1)?;
+/// topic.close();
+/// assert_eq!(sub.recv()?.into_inner()?, 1);
+/// assert_eq!(sub.recv().unwrap_err(), ringmq::RecvError::Closed);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// Nothing will come any more: the topic is closed and everything settled, or the subscription ended.
+    Closed,
+    /// The subscription lost messages, as its overflow rule says. The next receive goes on behind them.
+    Lagged(Lagged),
+    /// Nothing came until the deadline (verbs with a timeout or deadline only).
+    Timeout,
+}
+
+/// Why `try_recv` gave no message.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// let sub = topic.subscribe("s")?;
+/// assert_eq!(sub.try_recv().unwrap_err(), ringmq::TryRecvError::Empty);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TryRecvError {
+    /// There is no message now.
+    Empty,
+    /// As [`RecvError::Closed`].
+    Closed,
+    /// As [`RecvError::Lagged`].
+    Lagged(Lagged),
+    /// There may be messages, but as many as allowed are in flight: settle some, or allow more with `max_in_flight`.
+    InFlightFull,
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the subscription is closed: nothing will come any more"),
+            Self::Lagged(lagged) => lagged.fmt(f),
+            Self::Timeout => f.write_str("no message came until the deadline"),
+        }
+    }
+}
+
+impl fmt::Display for TryRecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no message now"),
+            Self::Closed => RecvError::Closed.fmt(f),
+            Self::Lagged(lagged) => lagged.fmt(f),
+            Self::InFlightFull => f.write_str("as many deliveries as allowed are without a verdict: settle some, or raise max_in_flight"),
+        }
+    }
+}
+
+impl fmt::Display for Lagged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the subscription fell behind and lost {} messages with offsets {} to {}",
+            self.lost, self.from, self.to
+        )
+    }
+}
+
+impl std::error::Error for RecvError {}
+impl std::error::Error for TryRecvError {}
+impl std::error::Error for Lagged {}
+
+impl From<TryRecvError> for crate::Error {
+    fn from(error: TryRecvError) -> Self {
+        Self::Recv(match error {
+            TryRecvError::Empty | TryRecvError::InFlightFull => RecvError::Timeout,
+            TryRecvError::Closed => RecvError::Closed,
+            TryRecvError::Lagged(lagged) => RecvError::Lagged(lagged),
+        })
+    }
+}
+
+/// When a wait ends without a message.
+#[derive(Clone, Copy)]
+pub(crate) struct Until<'a> {
+    pub(crate) deadline: Option<Instant>,
+    /// Set to non-zero by whoever wants the waiting receiver back, who then wakes all.
+    pub(crate) stop: Option<&'a AtomicUsize>,
+}
+
+impl Until<'_> {
+    pub(crate) const FOREVER: Self = Until {
+        deadline: None,
+        stop: None,
+    };
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Acquire) != 0)
+    }
+}
+
+impl<T: Send + 'static> Seat<T> {
+    /// One look, waiting only for what comes by itself.
+    #[inline]
+    pub(crate) fn try_recv<R>(&mut self, mut look: impl FnMut(&mut Self) -> Result<R, Blocked>) -> Result<R, TryRecvError> {
+        let mut spin = Spin::new();
+        loop {
+            return match look(self) {
+                Ok(got) => Ok(got),
+                Err(Blocked::Busy) => {
+                    spin.snooze();
+                    continue;
+                }
+                Err(Blocked::Empty | Blocked::HeldBack | Blocked::Settling) => Err(TryRecvError::Empty),
+                Err(Blocked::InFlightFull) => Err(TryRecvError::InFlightFull),
+                Err(Blocked::Closed) => Err(TryRecvError::Closed),
+                Err(Blocked::Lagged(lagged)) => Err(TryRecvError::Lagged(lagged)),
+            };
+        }
+    }
+
+    /// Looks until there is something, then sleeps.
+    #[inline]
+    pub(crate) fn recv<R>(&mut self, until: Until<'_>, mut look: impl FnMut(&mut Self) -> Result<R, Blocked>) -> Result<R, RecvError> {
+        match look(self) {
+            Ok(got) => Ok(got),
+            Err(blocked) => self.recv_waiting(until, blocked, &mut look),
+        }
+    }
+
+    #[cold]
+    fn recv_waiting<R>(
+        &mut self,
+        until: Until<'_>,
+        mut blocked: Blocked,
+        look: &mut dyn FnMut(&mut Self) -> Result<R, Blocked>,
+    ) -> Result<R, RecvError> {
+        let mut spin = Spin::new();
+        loop {
+            match blocked {
+                Blocked::Closed => return Err(RecvError::Closed),
+                Blocked::Lagged(lagged) => return Err(RecvError::Lagged(lagged)),
+                _ if until.is_stopped() => return Err(RecvError::Timeout),
+                Blocked::Busy => spin.snooze(),
+                Blocked::Empty if self.spin_for_fresh(&mut spin) => {}
+                Blocked::Empty | Blocked::InFlightFull | Blocked::HeldBack | Blocked::Settling => {
+                    let in_time = self.sleep(blocked, until);
+                    spin = Spin::new();
+                    if !in_time {
+                        return match look(self) {
+                            Ok(got) => Ok(got),
+                            Err(Blocked::Closed) => Err(RecvError::Closed),
+                            Err(Blocked::Lagged(lagged)) => Err(RecvError::Lagged(lagged)),
+                            Err(_) => Err(RecvError::Timeout),
+                        };
+                    }
+                }
+            }
+            match look(self) {
+                Ok(got) => return Ok(got),
+                Err(other) => blocked = other,
+            }
+        }
+    }
+
+    /// Looks at the next slot's stamp for a while: it is the only line that a publisher touches anyway.
+    fn spin_for_fresh(&self, spin: &mut Spin) -> bool {
+        while spin.spin() {
+            if self.state.has_fresh() || self.state.attention.load(Relaxed) != 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sleeps until there may be something; `false` if the deadline came first.
+    fn sleep(&mut self, blocked: Blocked, until: Until<'_>) -> bool {
+        let key = self.state.event.listen(Wake::this_thread());
+        if self.recheck(blocked) || until.is_stopped() {
+            self.state.event.cancel(key);
+            return true;
+        }
+        self.state.event.park(key, until.deadline)
+    }
+}
+
+/// Where a future's seat comes from.
+pub(crate) enum SeatRef<'a, T: Send + 'static> {
+    /// A subscription's handle is shared: a seat for each poll.
+    Shared(&'a Seats<T>),
+    /// A subscriber has its own.
+    Own(&'a mut Seat<T>),
+}
+
+impl<T: Send + 'static> SeatRef<'_, T> {
+    fn with<R>(&mut self, use_it: impl FnOnce(&mut Seat<T>) -> R) -> R {
+        match self {
+            Self::Shared(seats) => seats.with(use_it),
+            Self::Own(seat) => use_it(seat),
+        }
+    }
+
+    fn state(&self) -> &Arc<SubscriptionState<T>> {
+        match self {
+            Self::Shared(seats) => seats.state(),
+            Self::Own(seat) => &seat.state,
+        }
+    }
+}
+
+/// A task's place among the waiters. Kept between polls; cancelled when dropped.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    key: Option<Key>,
+}
+
+/// How often a poll looks again for something that comes by itself before it lets other tasks run.
+const BUSY_LOOKS: u32 = 32;
+
+impl Waiting {
+    /// One poll of a receive.
+    pub(crate) fn poll<T: Send + 'static, R>(
+        &mut self,
+        seat: &mut Seat<T>,
+        context: &mut Context<'_>,
+        mut look: impl FnMut(&mut Seat<T>) -> Result<R, Blocked>,
+    ) -> Poll<Result<R, RecvError>> {
+        let mut looks = 0;
+        loop {
+            let blocked = match look(seat) {
+                Ok(got) => {
+                    self.finish(&seat.state);
+                    return Poll::Ready(Ok(got));
+                }
+                Err(blocked) => blocked,
+            };
+            match blocked {
+                Blocked::Closed => {
+                    self.finish(&seat.state);
+                    return Poll::Ready(Err(RecvError::Closed));
+                }
+                Blocked::Lagged(lagged) => {
+                    self.finish(&seat.state);
+                    return Poll::Ready(Err(RecvError::Lagged(lagged)));
+                }
+                Blocked::Busy if looks < BUSY_LOOKS => std::hint::spin_loop(),
+                Blocked::Busy => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                _ => {
+                    if self.is_registered(&seat.state, context) && !seat.recheck(blocked) {
+                        return Poll::Pending;
+                    }
+                }
+            }
+            looks += 1;
+            if looks > BUSY_LOOKS {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Registers the task, or renews it; `false` if it had been woken, and must look again.
+    fn is_registered<T>(&mut self, state: &SubscriptionState<T>, context: &mut Context<'_>) -> bool {
+        match self.key {
+            Some(key) if state.event.poll(key, context.waker()) => {
+                state.event.finish(key);
+                self.key = None;
+                false
+            }
+            Some(_) => true,
+            None => {
+                self.key = Some(state.event.listen(Wake::Task(context.waker().clone())));
+                true
+            }
+        }
+    }
+
+    fn finish<T>(&mut self, state: &SubscriptionState<T>) {
+        if let Some(key) = self.key.take() {
+            state.event.finish(key);
+        }
+    }
+
+    /// The task goes away: a wake-up meant for it goes to somebody else.
+    pub(crate) fn cancel<T>(&mut self, state: &SubscriptionState<T>) {
+        if let Some(key) = self.key.take() {
+            state.event.cancel(key);
+        }
+    }
+}
+
+/// A receive as a future: see `recv_async`. Dropping it at any point loses no message and no wake-up.
+#[must_use = "futures do nothing unless polled"]
+pub struct Recv<'a, T: Send + 'static, M: Mode> {
+    pub(crate) seat: SeatRef<'a, T>,
+    pub(crate) waiting: Waiting,
+    pub(crate) mode: std::marker::PhantomData<fn() -> M>,
+}
+
+impl<'a, T: Send + 'static, M: Mode> Recv<'a, T, M> {
+    pub(crate) fn new(seat: SeatRef<'a, T>) -> Self {
+        Self {
+            seat,
+            waiting: Waiting::default(),
+            mode: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<T: Send + 'static, M: Mode> Future for Recv<'_, T, M> {
+    type Output = Result<M::Item<T>, RecvError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { seat, waiting, .. } = self.get_mut();
+        seat.with(|seat| waiting.poll(seat, context, Seat::try_next::<M>))
+    }
+}
+
+impl<T: Send + 'static, M: Mode> Drop for Recv<'_, T, M> {
+    fn drop(&mut self) {
+        self.waiting.cancel(self.seat.state());
+    }
+}
+
+impl<T: Send + 'static, M: Mode> fmt::Debug for Recv<'_, T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recv").finish_non_exhaustive()
+    }
+}
+
+/// A receive of several messages as a future: see `recv_batch_async`. Dropping it at any point loses no message and no wake-up.
+#[must_use = "futures do nothing unless polled"]
+pub struct RecvBatch<'a, T: Send + 'static, M: Mode> {
+    pub(crate) recv: Recv<'a, T, M>,
+    pub(crate) out: &'a mut Vec<M::Item<T>>,
+    pub(crate) max: usize,
+}
+
+impl<T: Send + 'static, M: Mode> Future for RecvBatch<'_, T, M> {
+    type Output = Result<usize, RecvError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { recv, out, max } = self.get_mut();
+        let Recv { seat, waiting, .. } = recv;
+        seat.with(|seat| waiting.poll(seat, context, |seat| seat.try_run::<M>(*max, out)))
+    }
+}
+
+impl<T: Send + 'static, M: Mode> fmt::Debug for RecvBatch<'_, T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvBatch").field("max", &self.max).finish_non_exhaustive()
+    }
+}

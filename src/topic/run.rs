@@ -1,0 +1,296 @@
+//! Handlers: threads or tasks that receive, call a function of the user, and settle as it says.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::delivery::outcome::{IntoOutcome, Outcome};
+use crate::error::Result;
+use crate::sync::{Arc, AtomicUsize, Ordering::*};
+use crate::topic::delivery::{Delivery, Explicit};
+use crate::topic::publish::Handling;
+use crate::topic::receive::{RecvError, Until};
+use crate::topic::state::SubscriptionState;
+use crate::topic::subscription::Subscription;
+
+/// Handlers at work: see [`Subscription::run`]. Dropping it lets them go on until the subscription is closed; [`drain`](Self::drain) ends them.
+#[must_use = "dropping it lets the handlers go on; drain() ends them"]
+pub struct Running {
+    stop: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<()>>,
+    subscription: Arc<dyn Drain>,
+}
+
+/// What ended handlers left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Whether all handlers ended before the deadline. The others end after the message that they are at.
+    pub ended: bool,
+    /// How many deliveries of the subscription were still without a verdict.
+    pub in_flight: u64,
+}
+
+/// A subscription that is being drained, whatever its payload.
+trait Drain: Send + Sync {
+    fn begin(&self);
+    fn finish(&self);
+    fn wake(&self);
+    fn in_flight(&self) -> u64;
+}
+
+impl<T: Send + 'static> Drain for SubscriptionState<T> {
+    fn begin(&self) {
+        self.change(|beside| beside.ending += 1);
+    }
+
+    fn finish(&self) {
+        self.change(|beside| beside.ending -= 1);
+    }
+
+    fn wake(&self) {
+        self.event.notify_all();
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.credit.out()
+    }
+}
+
+impl Running {
+    /// Ends the handlers: they take nothing new, and get until `deadline` to settle what they are at. A delivery that is dropped without a
+    /// verdict meanwhile goes back without counting as a failure.
+    pub fn drain(self, deadline: Duration) -> DrainReport {
+        let until = Instant::now().checked_add(deadline);
+        self.subscription.begin();
+        self.stop.store(1, Release);
+        self.subscription.wake();
+        let mut ended = true;
+        for thread in self.threads {
+            ended &= join_until(thread, until);
+        }
+        let in_flight = self.subscription.in_flight();
+        self.subscription.finish();
+        DrainReport { ended, in_flight }
+    }
+
+    /// Waits until the handlers end by themselves, because the subscription is closed and everything settled.
+    pub fn join(self) {
+        for thread in self.threads {
+            join_until(thread, None);
+        }
+    }
+}
+
+/// Waits for a thread until `until`; the thread unparks nobody, so a deadline is kept by looking now and then.
+fn join_until(thread: JoinHandle<()>, until: Option<Instant>) -> bool {
+    while !thread.is_finished() {
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => break,
+            Some(left) if left.is_zero() => return false,
+            Some(left) => std::thread::park_timeout(left.min(Duration::from_micros(200))),
+        }
+    }
+    // A handler's panic was caught and counted as its message's failure.
+    let _ = thread.join();
+    true
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The text of a panic.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("the handler panicked: {}", text.as_deref().unwrap_or("no text"))
+}
+
+impl<T: Send + 'static> Subscription<T> {
+    /// Starts `threads` threads (at least one) that receive and call `handle`. Its return value is the verdict: `()` or `Ok` acks, an error or a
+    /// panic counts as a failure and its text goes into the message's history, an [`Outcome`] says it in full.
+    ///
+    /// # Panics
+    ///
+    /// If the system refuses a thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Backoff, SubscribeOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<String>("numbers")?;
+    /// let options = SubscribeOptions::new("parse").max_failures(2).backoff(Backoff::none());
+    /// let parse = topic.subscribe_with(options)?;
+    /// let running = parse.run(1, |text| text.parse::<u32>().map(drop));
+    /// topic.publish("17".into())?;
+    /// topic.publish("seventeen".into())?;
+    /// topic.close();
+    /// running.join();
+    /// let letter = parse.dead_letters().list()?.remove(0);
+    /// assert_eq!((letter.payload.as_str(), letter.failures), ("seventeen", 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run<O: IntoOutcome>(&self, threads: usize, handle: impl Fn(&Delivery<T>) -> O + Send + Sync + 'static) -> Running {
+        let stop = Arc::new(AtomicUsize::new(0));
+        let handle = Arc::new(handle);
+        let spawn = |n| {
+            let mut subscriber = self.subscriber();
+            let (stop, handle) = (stop.clone(), handle.clone());
+            let thread = std::thread::Builder::new().name(format!("{}-{n}", self.name()));
+            let work = move || {
+                let state = subscriber.subscription().state().clone();
+                loop {
+                    match subscriber.recv_until(Until {
+                        deadline: None,
+                        stop: Some(&stop),
+                    }) {
+                        Ok(delivery) => handle_one(&state, delivery, &*handle),
+                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return,
+                        Err(RecvError::Timeout) if stop.load(Acquire) != 0 => return,
+                        Err(RecvError::Timeout) => {}
+                    }
+                    if stop.load(Acquire) != 0 {
+                        return;
+                    }
+                }
+            };
+            thread.spawn(work).expect("the system starts a thread")
+        };
+        let threads = (0..threads.max(1)).map(spawn).collect();
+        Running {
+            stop,
+            threads,
+            subscription: self.state().clone(),
+        }
+    }
+
+    /// Receives and calls `handle`, with up to `concurrency` messages (at least one) in hand at a time, until the subscription is closed. All of
+    /// it runs inside the returned future, so it needs no particular executor; spawn it several times to use several threads.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the handlers' futures; their messages are delivered again.
+    ///
+    /// # Errors
+    ///
+    /// None at present.
+    pub fn run_async<F, Fut>(&self, concurrency: usize, handle: F) -> impl Future<Output = Result<()>> + Send + use<T, F, Fut>
+    where
+        T: Sync,
+        F: Fn(Arc<Delivery<T>>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        let subscription = self.clone();
+        let most = concurrency.max(1);
+        async move {
+            let state = subscription.state().clone();
+            let mut handlers: Vec<Handler<T, Fut>> = Vec::new();
+            loop {
+                let received = {
+                    let mut recv = pin!(subscription.recv_async());
+                    poll_fn(|context| poll_all(&state, &mut handlers, most, context, recv.as_mut())).await
+                };
+                match received {
+                    Some(Ok(delivery)) => {
+                        let delivery = Arc::new(delivery);
+                        let future = Box::pin(handle(delivery.clone()));
+                        handlers.push(Handler {
+                            delivery: Some(delivery),
+                            future,
+                        });
+                    }
+                    Some(Err(RecvError::Closed)) => return Ok(()),
+                    Some(Err(_)) | None => {}
+                }
+            }
+        }
+    }
+}
+
+fn handle_one<T: Send + 'static, O: IntoOutcome>(
+    state: &SubscriptionState<T>,
+    delivery: Delivery<T>,
+    handle: &(impl Fn(&Delivery<T>) -> O + Send + Sync),
+) {
+    let outcome = {
+        let _handling = Handling::enter(state.id);
+        catch_unwind(AssertUnwindSafe(|| handle(&delivery).into_outcome()))
+    };
+    let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed(panic_text(&*panic)));
+    // A verdict that came too late needs nothing: the message is on its way again.
+    let _ = delivery.settle(outcome);
+}
+
+/// One message in hand of `run_async`.
+struct Handler<T: Send + 'static, Fut> {
+    delivery: Option<Arc<Delivery<T>>>,
+    future: Pin<Box<Fut>>,
+}
+
+/// Polls the handlers, then, if there is room for one more, the receive. `None`: some handler has finished.
+fn poll_all<T, Fut>(
+    state: &SubscriptionState<T>,
+    handlers: &mut Vec<Handler<T, Fut>>,
+    most: usize,
+    context: &mut Context<'_>,
+    recv: Pin<&mut impl Future<Output = Result<Delivery<T>, RecvError>>>,
+) -> Poll<Option<Result<Delivery<T>, RecvError>>>
+where
+    T: Send + Sync + 'static,
+    Fut: Future<Output: IntoOutcome> + Send,
+{
+    let before = handlers.len();
+    handlers.retain_mut(|handler| {
+        let polled = {
+            let _handling = Handling::enter(state.id);
+            catch_unwind(AssertUnwindSafe(|| {
+                handler.future.as_mut().poll(context).map(IntoOutcome::into_outcome)
+            }))
+        };
+        let outcome = match polled {
+            Ok(Poll::Pending) => return true,
+            Ok(Poll::Ready(outcome)) => outcome,
+            Err(panic) => Outcome::Failed(panic_text(&*panic)),
+        };
+        finish(handler, outcome);
+        false
+    });
+    if handlers.len() < before {
+        return Poll::Ready(None);
+    }
+    if handlers.len() < most {
+        recv.poll(context).map(Some)
+    } else {
+        Poll::Pending
+    }
+}
+
+/// Settles. The handler's future may hold a clone of the delivery, so it goes first; if somebody else kept one, the message is settled when that
+/// one is dropped: as a nack.
+fn finish<T: Send + 'static, Fut>(handler: &mut Handler<T, Fut>, outcome: Outcome) {
+    let Some(delivery) = handler.delivery.take() else { return };
+    if let Ok(delivery) = Arc::try_unwrap(delivery) {
+        let _ = delivery.settle(outcome);
+    }
+}
+
+const _: fn() = || {
+    fn is_send<S: Send>() {}
+    is_send::<Running>();
+    is_send::<Delivery<u8>>();
+    is_send::<Subscription<u8, Explicit>>();
+};

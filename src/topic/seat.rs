@@ -1,0 +1,389 @@
+//! A seat: what one receiver needs to take messages from a subscription. One thread uses it at a time.
+//!
+//! # The order of things
+//!
+//! 1. What the subscription lost is told first.
+//! 2. Redeliveries and fresh messages alternate, so that neither starves the other.
+//! 3. Of fresh messages, those in the side store are older than those in the ring, and come first.
+//!
+//! A receiver that leaves with or without a message while work is left wakes one more, so one wake-up per publish is enough.
+
+use crate::delivery::lag::Lagged;
+use crate::ring::{Lender, Line, Loan, Nothing};
+use crate::sync::{Arc, Ordering::*};
+use crate::topic::delivery::Mode;
+use crate::topic::shared::{Fresh, Ring, Taken};
+use crate::topic::state::{Beside, SubscriptionState};
+
+/// Why there is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    Empty,
+    /// The next message is being written: it comes by itself.
+    Busy,
+    /// Nothing will come any more.
+    Closed,
+    /// Closed, and others still hold deliveries that may come back.
+    Settling,
+    /// As many deliveries as allowed are without a verdict.
+    InFlightFull,
+    /// Paused, or too much is parked.
+    HeldBack,
+    /// Not a message: news.
+    Lagged(Lagged),
+}
+
+/// The credit of one delivery.
+pub(crate) type Credit<T> = Loan<Arc<SubscriptionState<T>>>;
+
+pub(crate) struct Seat<T> {
+    pub(crate) state: Arc<SubscriptionState<T>>,
+    line: Option<Arc<Line>>,
+    lender: Lender<Arc<SubscriptionState<T>>>,
+    /// Whether a fresh message has the right of way over a redelivery.
+    fresh_first: bool,
+}
+
+/// What a look beside the ring found.
+enum Look<I> {
+    Item(I),
+    Blocked(Blocked),
+    /// Nothing that goes before the ring.
+    Ring,
+}
+
+impl<T: Send + 'static> Seat<T> {
+    pub(crate) fn new(state: &Arc<SubscriptionState<T>>) -> Self {
+        let line = match &state.shared.ring {
+            Ring::Window(window, _) => Some(window.line()),
+            Ring::Queue(_) => None,
+        };
+        Self {
+            state: state.clone(),
+            line,
+            lender: Lender::new(state.clone()),
+            fresh_first: false,
+        }
+    }
+
+    /// Takes the next message, if there is one.
+    #[inline]
+    pub(crate) fn try_next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
+        loop {
+            if self.state.attention.load(Relaxed) != 0 {
+                match self.look_beside::<M>() {
+                    Look::Item(item) => return Ok(item),
+                    Look::Blocked(blocked) => return Err(blocked),
+                    Look::Ring => {}
+                }
+            }
+            if !self.state.has_fresh() {
+                return Err(self.nothing());
+            }
+            let credit = if M::EXPLICIT {
+                Some(self.lender.lend().ok_or(Blocked::InFlightFull)?)
+            } else {
+                None
+            };
+            match self.state.take_fresh(self.line.as_deref()) {
+                Fresh::Got(taken) => {
+                    self.taken_one();
+                    return Ok(M::fresh(taken, credit));
+                }
+                other => self.not_got(other)?,
+            }
+        }
+    }
+
+    /// Takes up to `max` messages, at least one, into `out`.
+    pub(crate) fn try_run<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
+        if max == 0 {
+            return Ok(0);
+        }
+        let before = out.len();
+        loop {
+            if self.state.attention.load(Relaxed) != 0 {
+                match self.look_beside::<M>() {
+                    Look::Item(item) => {
+                        out.push(item);
+                        return Ok(1);
+                    }
+                    Look::Blocked(blocked) => return Err(blocked),
+                    Look::Ring => {}
+                }
+            }
+            if !self.state.has_fresh() {
+                return Err(self.nothing());
+            }
+            let result = if M::EXPLICIT {
+                self.run_on_credit::<M>(max, out)
+            } else {
+                self.run::<M>(max, None, out)
+            };
+            match result {
+                Ok(()) if out.len() > before => return Ok(out.len() - before),
+                Ok(()) => {}
+                Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,
+            }
+        }
+    }
+
+    /// A run of deliveries: as many as there is credit for.
+    fn run_on_credit<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
+        let mut credits = Vec::new();
+        self.lender.lend_run(max as u64, |credit| credits.push(credit));
+        if credits.is_empty() {
+            return Err(None);
+        }
+        self.run::<M>(credits.len(), Some(credits), out)
+    }
+
+    fn run<M: Mode>(&mut self, max: usize, mut credits: Option<Vec<Credit<T>>>, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
+        let state = &*self.state;
+        let mut push = |taken: Taken<T>| out.push(M::fresh(taken, credits.as_mut().and_then(Vec::pop)));
+        let result = match (&state.shared.ring, &state.place, &self.line) {
+            (Ring::Window(window, cloner), crate::topic::state::Place::Cursor(cursor), Some(line)) => {
+                let result = (cloner.run)(window, state, cursor, line, max, &mut push);
+                window.tidy(cursor, cursor.position().saturating_sub(1));
+                match result {
+                    crate::ring::Take::Got(_) => Ok(()),
+                    crate::ring::Take::Behind(range) => Err(Some(Fresh::Behind(range))),
+                    crate::ring::Take::Side => Err(Some(Fresh::Side)),
+                    crate::ring::Take::Nothing(nothing) => Err(Some(Fresh::Nothing(nothing))),
+                }
+            }
+            (Ring::Queue(queue), _, _) => {
+                let mut unwanted = Vec::new();
+                let taken = queue.take_run(max, |offset, value, meta| {
+                    if state.rules.filter.is_none() || state.passes(&value) {
+                        push(Taken { offset, value, meta });
+                    } else {
+                        unwanted.push(value);
+                    }
+                });
+                taken.map(drop).map_err(|nothing| Some(Fresh::Nothing(nothing)))
+            }
+            _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
+        };
+        drop(credits);
+        if result.is_ok() {
+            self.taken_one();
+        }
+        result
+    }
+
+    /// After something was taken: publishers may go on, and so may other receivers if there is more.
+    #[inline(always)]
+    fn taken_one(&self) {
+        let shared = &self.state.shared;
+        if shared.space.has_sleepers() {
+            shared.space.notify();
+        }
+        if self.state.event.has_sleepers() {
+            self.wake_next();
+        }
+    }
+
+    #[cold]
+    fn wake_next(&self) {
+        if self.state.has_fresh() || self.state.attention.load(Relaxed) != 0 {
+            self.state.event.notify();
+        }
+    }
+
+    /// What to do about something that is not a wanted message: go on looking, or say why not.
+    #[cold]
+    fn not_got(&mut self, fresh: Fresh<T>) -> Result<(), Blocked> {
+        match fresh {
+            Fresh::Got(_) => Ok(()),
+            Fresh::Filtered(n) => {
+                self.state.counters.filtered.fetch_add(n, Relaxed);
+                self.taken_one();
+                Ok(())
+            }
+            Fresh::Behind(range) => {
+                let lagged = self.state.count_overtaken(range);
+                self.taken_one();
+                Err(Blocked::Lagged(lagged))
+            }
+            Fresh::Side => {
+                self.open_side_store();
+                Ok(())
+            }
+            // Somebody else was faster, or it is not written yet.
+            Fresh::Nothing(Nothing::Busy) => Err(Blocked::Busy),
+            Fresh::Nothing(_) => Ok(()),
+        }
+    }
+
+    /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store.
+    fn open_side_store(&self) {
+        let (Some(store), crate::topic::state::Place::Cursor(cursor)) = (&self.state.side_store, &self.state.place) else {
+            return;
+        };
+        let kept = store.kept.lock();
+        cursor.clear_behind();
+        drop(kept);
+        self.state.change(|beside| beside.side = true);
+    }
+
+    /// Why the ring gives nothing.
+    #[cold]
+    fn nothing(&mut self) -> Blocked {
+        let state = &*self.state;
+        match state.ring_nothing() {
+            Nothing::Empty => Blocked::Empty,
+            Nothing::Busy => Blocked::Busy,
+            Nothing::Closed => {
+                let came_due = state.change(Beside::all_due);
+                if came_due {
+                    return Blocked::Busy;
+                }
+                if state.credit.watch() == 0 && !state.beside.lock().has_more() {
+                    // Others may sleep until the end.
+                    state.event.notify_all();
+                    Blocked::Closed
+                } else {
+                    Blocked::Settling
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn look_beside<M: Mode>(&mut self) -> Look<M::Item<T>> {
+        let state = self.state.clone();
+        let mut beside = state.beside.lock();
+        if beside.ended {
+            return Look::Blocked(Blocked::Closed);
+        }
+        if let Some(lagged) = beside.lag.pop() {
+            state.raise_attention(&beside);
+            drop(beside);
+            return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
+        }
+        if beside.paused {
+            return Look::Blocked(Blocked::HeldBack);
+        }
+        let again = !beside.ready.is_empty() && !(self.fresh_first && (beside.side || state.has_fresh()));
+        if again {
+            return self.redeliver::<M>(&state, beside);
+        }
+        self.fresh_first = false;
+        if beside.is_parked_full(&state.rules) {
+            return Look::Blocked(Blocked::HeldBack);
+        }
+        if beside.side {
+            drop(beside);
+            return self.next_from_side_store::<M>(&state);
+        }
+        Look::Ring
+    }
+
+    fn redeliver<M: Mode>(
+        &mut self,
+        state: &Arc<SubscriptionState<T>>,
+        mut beside: impl std::ops::DerefMut<Target = Beside<T>>,
+    ) -> Look<M::Item<T>> {
+        let credit = if M::EXPLICIT {
+            match self.lender.lend() {
+                Some(credit) => Some(credit),
+                None => return Look::Blocked(Blocked::InFlightFull),
+            }
+        } else {
+            None
+        };
+        let Some(held) = beside.ready.pop_front() else { return Look::Ring };
+        state.raise_attention(&beside);
+        drop(beside);
+        self.fresh_first = true;
+        if held.attempt > 0 {
+            state.counters.redelivered.fetch_add(1, Relaxed);
+        }
+        self.taken_one();
+        Look::Item(M::again(held, credit))
+    }
+
+    fn next_from_side_store<M: Mode>(&mut self, state: &Arc<SubscriptionState<T>>) -> Look<M::Item<T>> {
+        let Some(store) = &state.side_store else { return Look::Ring };
+        let credit = if M::EXPLICIT {
+            match self.lender.lend() {
+                Some(credit) => Some(credit),
+                None => return Look::Blocked(Blocked::InFlightFull),
+            }
+        } else {
+            None
+        };
+        let mut kept = store.kept.lock();
+        let mut beside = state.beside.lock();
+        if let Some(lagged) = kept.lost.pop() {
+            while let Some(more) = kept.lost.pop() {
+                beside.lag.add_all(more);
+            }
+            state.raise_attention(&beside);
+            drop(beside);
+            drop(kept);
+            return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
+        }
+        let next = kept.messages.pop();
+        beside.side = kept.messages.len() > 0;
+        state.raise_attention(&beside);
+        drop(beside);
+        drop(kept);
+        match next {
+            Some((offset, (value, meta))) => {
+                self.taken_one();
+                Look::Item(M::fresh(Taken { offset, value, meta }, credit))
+            }
+            None => Look::Ring,
+        }
+    }
+
+    /// For a receiver that has registered: whether it should look again instead of sleeping.
+    pub(crate) fn recheck(&mut self, blocked: Blocked) -> bool {
+        let state = &self.state;
+        match blocked {
+            Blocked::Empty => state.recheck_fresh() || state.recheck_beside(true),
+            Blocked::InFlightFull => self.lender.draw() || state.recheck_beside(false),
+            Blocked::HeldBack => state.recheck_beside(true) || !state.holds_back(),
+            Blocked::Settling => state.recheck_beside(true) || state.credit.watch() == 0,
+            Blocked::Busy | Blocked::Closed | Blocked::Lagged(_) => true,
+        }
+    }
+}
+
+impl<T> Drop for Seat<T> {
+    fn drop(&mut self) {
+        if let (Ring::Window(window, _), Some(line)) = (&self.state.shared.ring, &self.line) {
+            window.drop_line(line);
+        }
+        // A wake-up that found this receiver leaving must not be lost, and its unused credit is free for others.
+        if self.state.event.has_sleepers() {
+            self.state.event.notify();
+        }
+    }
+}
+
+impl<T> SubscriptionState<T> {
+    fn ring_nothing(&self) -> Nothing {
+        match (&self.shared.ring, &self.place) {
+            (Ring::Window(window, _), crate::topic::state::Place::Cursor(cursor)) => window.why_nothing(cursor),
+            (Ring::Queue(queue), _) => queue.why_nothing(),
+            _ => unreachable!("a window's subscription has a cursor"),
+        }
+    }
+}
+
+impl<T> Beside<T> {
+    /// Once the topic is closed nothing waits any more: what is parked becomes due. Whether there was any.
+    fn all_due(&mut self) -> bool {
+        while let Some(held) = self.parked.pop(crate::time::Timestamp::MAX) {
+            self.ready.push_back(held);
+        }
+        !self.ready.is_empty() || self.side || !self.lag.is_empty()
+    }
+
+    fn has_more(&self) -> bool {
+        !self.ready.is_empty() || !self.parked.is_empty() || self.side || !self.lag.is_empty()
+    }
+}

@@ -1,0 +1,365 @@
+//! Settling what was not acked: retries, dead letters, and deliveries whose time ran out.
+
+use std::time::Duration;
+
+use crate::delivery::dead_letter::{DeadLetter, DeadReason};
+use crate::delivery::lease::LeaseId;
+use crate::delivery::retry::{AfterFailure, after_failure};
+use crate::events::Event as Happened;
+use crate::offset::Offset;
+use crate::sync::{Arc, Ordering::*, Weak};
+use crate::time::Timestamp;
+use crate::topic::state::{Beside, Held, StoredLetter, SubscriptionState};
+use crate::wait::Fire;
+
+/// How a delivery failed.
+#[derive(Debug, Default)]
+pub(crate) struct Failure {
+    pub(crate) error: Option<String>,
+    /// How long to wait before it is delivered again, if the handler said so.
+    pub(crate) wait: Option<Duration>,
+    /// To the dead letters at once, for this reason.
+    pub(crate) dead: Option<DeadReason>,
+}
+
+impl<T: Send + 'static> SubscriptionState<T> {
+    /// One delivery failed: the message is parked, or goes to the dead letters.
+    #[cold]
+    pub(crate) fn failed(&self, mut held: Held<T>, failure: Failure) {
+        let now = self.shared.environment.now();
+        let history = held.history.get_or_insert_default();
+        if history.failures == 0 {
+            history.first_failed = now;
+        }
+        history.last_failed = now;
+        if failure.error.is_some() {
+            history.error = failure.error;
+        }
+        if failure.dead.is_none() {
+            history.failures = history.failures.saturating_add(1);
+            self.counters.failures.fetch_add(1, Relaxed);
+        }
+        let failures = history.failures;
+        if let Some(reason) = failure.dead {
+            return self.dead_letter(held, reason);
+        }
+        let random = self.beside.lock().random.next();
+        match after_failure(&self.rules.backoff, self.rules.max_failures, failures, failure.wait, random) {
+            AfterFailure::DeadLetter => self.dead_letter(held, DeadReason::Failures),
+            AfterFailure::Retry(wait) => {
+                self.tell_failed(&held);
+                self.park(held, now, wait);
+            }
+        }
+    }
+
+    fn park(&self, held: Held<T>, now: Timestamp, wait: Duration) {
+        let due = now.after(wait);
+        let at_once = wait.is_zero() || self.shared.ring.is_closed();
+        let schedule = self.change(|beside| {
+            if at_once {
+                beside.ready.push_back(held);
+                return false;
+            }
+            let first = beside.parked.next_due().is_none_or(|next| due < next);
+            beside.parked.push(due, held);
+            first
+        });
+        if schedule {
+            self.shared.environment.timer.schedule(due, self.as_fire());
+        }
+    }
+
+    fn as_fire(&self) -> Weak<dyn Fire> {
+        let me: Weak<Self> = self.me();
+        me
+    }
+
+    fn dead_letter(&self, held: Held<T>, reason: DeadReason) {
+        let offset = Offset::new(held.offset);
+        let full = self.change(|beside| {
+            if beside.letters.is_full() {
+                beside.undeliverable.push_back((held, reason.clone()));
+                return None;
+            }
+            Some((held, beside.forward.clone()))
+        });
+        let (topic, subscription) = (self.shared.name.to_string(), self.name.to_string());
+        let Some((held, forward)) = full else {
+            self.shared.environment.feed.tell(|| Happened::DeadLettersFull {
+                topic,
+                subscription,
+                offset,
+            });
+            return;
+        };
+        let letter = self.letter(held, reason.clone());
+        let left = match forward {
+            Some(forward) => forward.forward(letter),
+            None => Some(letter),
+        };
+        if let Some(letter) = left {
+            self.change(|beside| beside.letters.push(letter));
+        }
+        self.counters.dead_lettered.fetch_add(1, Relaxed);
+        self.shared.environment.feed.tell(|| Happened::DeadLettered {
+            topic,
+            subscription,
+            offset,
+            reason,
+        });
+    }
+
+    fn letter(&self, held: Held<T>, reason: DeadReason) -> StoredLetter<T> {
+        let Held {
+            value,
+            meta,
+            offset,
+            attempt,
+            history,
+        } = held;
+        let history = history.unwrap_or_default();
+        let letter = DeadLetter {
+            payload: value,
+            key: meta.as_ref().and_then(|meta| meta.key.as_deref()).map(<[u8]>::to_vec),
+            topic: self.shared.name.to_string(),
+            subscription: self.name.to_string(),
+            offset: Offset::new(offset),
+            reason,
+            error: history.error,
+            attempts: attempt,
+            failures: history.failures,
+            first_failed: history.first_failed,
+            last_failed: history.last_failed,
+        };
+        StoredLetter { letter, meta }
+    }
+
+    /// Moves what found the dead-letter store full into it, now that there is room.
+    pub(crate) fn retry_undeliverable(&self) {
+        loop {
+            let next = self.change(|beside| {
+                if beside.letters.is_full() {
+                    None
+                } else {
+                    beside.undeliverable.pop_front()
+                }
+            });
+            let Some((held, reason)) = next else { return };
+            self.dead_letter(held, reason);
+        }
+    }
+
+    fn tell_failed(&self, held: &Held<T>) {
+        self.shared.environment.feed.tell(|| Happened::Failed {
+            topic: self.shared.name.to_string(),
+            subscription: self.name.to_string(),
+            offset: Offset::new(held.offset),
+            failures: held.failures(),
+            error: held.history.as_ref().and_then(|history| history.error.clone()),
+        });
+    }
+
+    /// Starts the ack timeout of a delivery; needs a clone, to have something to deliver again.
+    pub(crate) fn grant(&self, held: &Held<T>) -> Option<LeaseId> {
+        let timeout = self.rules.ack_timeout?;
+        let clone = self.shared.ring.cloner()?;
+        let copy = Held {
+            value: clone(&held.value),
+            meta: held.meta.clone(),
+            offset: held.offset,
+            attempt: held.attempt,
+            history: held.history.clone(),
+        };
+        let due = self.shared.environment.now().after(timeout);
+        let (lease, first) = {
+            let mut beside = self.beside.lock();
+            let first = beside.leases.next_due().is_none_or(|next| due < next);
+            (beside.leases.grant(due, copy), first)
+        };
+        if first {
+            self.shared.environment.timer.schedule(due, self.as_fire());
+        }
+        Some(lease)
+    }
+
+    /// Ends a lease by a verdict; `false` if it had run out.
+    pub(crate) fn end_lease(&self, lease: LeaseId) -> bool {
+        let copy = self.beside.lock().leases.end(lease);
+        copy.is_some()
+    }
+
+    pub(crate) fn extend_lease(&self, lease: LeaseId) -> bool {
+        let Some(timeout) = self.rules.ack_timeout else { return true };
+        let due = self.shared.environment.now().after(timeout);
+        self.beside.lock().leases.extend(lease, due)
+    }
+
+    /// Whether a delivery without a verdict goes back without counting as a failure.
+    pub(crate) fn is_ending(&self) -> bool {
+        let beside = self.beside.lock();
+        beside.ending > 0 || beside.ended
+    }
+}
+
+impl<T: Send + 'static> Fire for SubscriptionState<T> {
+    fn fire(&self, now: Timestamp) -> Option<Timestamp> {
+        let expired: Vec<_> = {
+            let mut beside = self.beside.lock();
+            std::iter::from_fn(|| beside.leases.expire(now)).collect()
+        };
+        for held in expired {
+            let error = Some("the ack timeout ran out".to_owned());
+            self.failed(
+                held,
+                Failure {
+                    error,
+                    ..Failure::default()
+                },
+            );
+        }
+        self.change(|beside| {
+            while let Some(held) = beside.parked.pop(now) {
+                beside.ready.push_back(held);
+            }
+            beside.next_due()
+        })
+    }
+}
+
+impl<T> Beside<T> {
+    fn next_due(&self) -> Option<Timestamp> {
+        [self.parked.next_due(), self.leases.next_due()].into_iter().flatten().min()
+    }
+}
+
+/// A handle on a subscription's dead letters.
+///
+/// Letters are kept until they are redriven or purged. While the topic `$dead.<topic>.<subscription>` is open and has a subscription,
+/// new letters go there instead, with their history in headers.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// let sub = topic.subscribe("odd")?;
+/// topic.publish(2)?;
+/// sub.recv()?.reject("not odd")?;
+/// assert_eq!(sub.dead_letters().len(), 1);
+///
+/// // The handler was mended: try it again.
+/// assert_eq!(sub.dead_letters().redrive(|letter| letter.payload == 2), 1);
+/// assert_eq!(sub.recv()?.into_inner()?, 2);
+/// # Ok(())
+/// # }
+/// ```
+pub struct DeadLetters<T> {
+    pub(crate) state: Arc<SubscriptionState<T>>,
+}
+
+impl<T: Send + 'static> DeadLetters<T> {
+    /// How many are stored.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.beside.lock().letters.len()
+    }
+
+    /// Whether none is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Clones of all letters, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotCloneable`](crate::Error::NotCloneable) on a work queue, whose payloads move.
+    pub fn list(&self) -> crate::Result<Vec<DeadLetter<T>>> {
+        let not_cloneable = || crate::Error::NotCloneable {
+            what: "listing dead letters",
+            topic: self.state.shared.name.to_string(),
+        };
+        let clone = self.state.shared.ring.cloner().ok_or_else(not_cloneable)?;
+        // Cloning is code of the user, so it runs outside of the lock: on letters that are taken out for that long.
+        let letters = self.state.beside.lock().letters.take_all();
+        let borrowed = PutBack {
+            state: &self.state,
+            letters,
+        };
+        Ok(borrowed.letters.iter().map(|stored| copy(&stored.letter, clone)).collect())
+    }
+
+    /// Delivers the letters that `pick` chooses again, to this subscription alone, as if for the first time. Returns how many.
+    pub fn redrive(&self, mut pick: impl FnMut(&DeadLetter<T>) -> bool) -> u64 {
+        let letters = self.state.beside.lock().letters.take_all();
+        let mut rest = PutBack {
+            state: &self.state,
+            letters,
+        };
+        let mut redriven = 0;
+        for _ in 0..rest.letters.len() {
+            let again = rest.letters.front().is_some_and(|stored| pick(&stored.letter));
+            let Some(stored) = rest.letters.pop_front() else { break };
+            if again {
+                let StoredLetter { letter, meta } = stored;
+                let held = Held {
+                    value: letter.payload,
+                    meta,
+                    offset: letter.offset.get(),
+                    attempt: 0,
+                    history: None,
+                };
+                self.state.change(|beside| beside.ready.push_back(held));
+                redriven += 1;
+            } else {
+                rest.letters.push_back(stored);
+            }
+        }
+        drop(rest);
+        self.state.retry_undeliverable();
+        redriven
+    }
+
+    /// Drops all letters. Returns how many.
+    pub fn purge(&self) -> u64 {
+        let letters = self.state.beside.lock().letters.take_all();
+        let purged = letters.len() as u64;
+        drop(letters);
+        self.state.retry_undeliverable();
+        purged
+    }
+}
+
+impl<T> std::fmt::Debug for DeadLetters<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeadLetters")
+            .field("len", &self.state.beside.lock().letters.len())
+            .finish()
+    }
+}
+
+/// Letters taken out for a moment; they go back, on unwinding too.
+struct PutBack<'s, T> {
+    state: &'s SubscriptionState<T>,
+    letters: std::collections::VecDeque<StoredLetter<T>>,
+}
+
+impl<T> Drop for PutBack<'_, T> {
+    fn drop(&mut self) {
+        self.state.beside.lock().letters.put_back(std::mem::take(&mut self.letters));
+    }
+}
+
+fn copy<T>(letter: &DeadLetter<T>, clone: fn(&T) -> T) -> DeadLetter<T> {
+    DeadLetter {
+        payload: clone(&letter.payload),
+        key: letter.key.clone(),
+        topic: letter.topic.clone(),
+        subscription: letter.subscription.clone(),
+        reason: letter.reason.clone(),
+        error: letter.error.clone(),
+        ..*letter
+    }
+}

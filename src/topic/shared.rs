@@ -1,0 +1,233 @@
+//! What the publishers and subscriptions of one topic share: the ring, and who sleeps on it.
+
+use crate::environment::Environment;
+use crate::message::Meta;
+use crate::ring::{Cursor, Line, Nothing, Queue, Refusal, Take, Window};
+use crate::sync::{Arc, AtomicUsize, Ordering::*};
+use crate::topic::state::SubscriptionState;
+use crate::wait::{Event, Sleepers};
+
+/// A message as it leaves the ring.
+pub(crate) struct Taken<T> {
+    pub(crate) offset: u64,
+    pub(crate) value: T,
+    pub(crate) meta: Option<Arc<Meta>>,
+}
+
+/// What the publishers and subscriptions of one topic share.
+pub(crate) struct Shared<T> {
+    pub(crate) name: Arc<str>,
+    pub(crate) ring: Ring<T>,
+    /// How many subscribers sleep, over all subscriptions: the one thing that a publish looks at besides the ring.
+    pub(crate) sleepers: Sleepers,
+    /// How many subscriptions there are, for receipts. Beside `sleepers`, and as rarely written. Relaxed: a number to report.
+    pub(crate) subscriptions: AtomicUsize,
+    /// Messages that a queue dropped while nobody subscribed. Relaxed: a number to report.
+    pub(crate) unrouted: AtomicUsize,
+    /// Publishers that wait for room.
+    pub(crate) space: Event,
+    pub(crate) timestamps: bool,
+    pub(crate) environment: Arc<Environment>,
+}
+
+/// The two kinds of ring, chosen when the topic is created.
+pub(crate) enum Ring<T> {
+    /// One subscription; values move.
+    Queue(Queue<T, Arc<Meta>>),
+    /// Any number of subscriptions; values are cloned, by functions made where `T: Clone` was known.
+    Window(Window<T, Arc<Meta>>, Cloner<T>),
+}
+
+/// How values are cloned out of a window: made where `T: Clone` is known, so that no handle needs the bound, and whole runs are
+/// cloned by one call.
+pub(crate) struct Cloner<T> {
+    /// Makes the window, which needs `T: Sync`.
+    pub(crate) window: fn(usize, u64) -> Window<T, Arc<Meta>>,
+    pub(crate) clone: fn(&T) -> T,
+    pub(crate) one: TakeOne<T>,
+    pub(crate) run: TakeRun<T>,
+}
+
+type TakeOne<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line) -> Take<Option<Taken<T>>>;
+type TakeRun<T> =
+    fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line, usize, &mut dyn FnMut(Taken<T>)) -> Take<usize>;
+
+impl<T> Clone for Cloner<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Cloner<T> {}
+
+impl<T: Clone + Send + Sync> Cloner<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            window: Window::new,
+            clone: T::clone,
+            one: take_one,
+            run: take_run,
+        }
+    }
+}
+
+/// Says that a position is lost if the clone of its value unwinds.
+struct LostOnUnwind<'s, T> {
+    state: &'s SubscriptionState<T>,
+    position: u64,
+}
+
+impl<T> Drop for LostOnUnwind<'_, T> {
+    fn drop(&mut self) {
+        self.state.lost(self.position, self.position + 1);
+    }
+}
+
+#[inline(always)]
+fn clone_out<T: Clone>(state: &SubscriptionState<T>, offset: u64, value: &T, meta: Option<&Arc<Meta>>) -> Option<Taken<T>> {
+    let unwinding = LostOnUnwind { state, position: offset };
+    let taken = state.passes(value).then(|| Taken {
+        offset,
+        value: value.clone(),
+        meta: meta.cloned(),
+    });
+    std::mem::forget(unwinding);
+    taken
+}
+
+fn take_one<T: Clone>(
+    window: &Window<T, Arc<Meta>>,
+    state: &SubscriptionState<T>,
+    cursor: &Cursor<T, Arc<Meta>>,
+    line: &Line,
+) -> Take<Option<Taken<T>>> {
+    window.take(cursor, line, |p, value, meta| clone_out(state, p, value, meta))
+}
+
+fn take_run<T: Clone>(
+    window: &Window<T, Arc<Meta>>,
+    state: &SubscriptionState<T>,
+    cursor: &Cursor<T, Arc<Meta>>,
+    line: &Line,
+    max: usize,
+    each: &mut dyn FnMut(Taken<T>),
+) -> Take<usize> {
+    let read = |p, value: &T, meta: Option<&Arc<Meta>>| {
+        if let Some(taken) = clone_out(state, p, value, meta) {
+            each(taken);
+        }
+    };
+    window.take_run(cursor, line, max, read, |from, to| state.lost(from, to))
+}
+
+/// A publisher's claim on positions of the ring.
+pub(crate) enum Claim<'s, T> {
+    Queue(crate::ring::QueueClaim<'s, T, Arc<Meta>>),
+    Window(crate::ring::WindowClaim<'s, T, Arc<Meta>>),
+}
+
+impl<T> Claim<'_, T> {
+    #[inline(always)]
+    pub(crate) fn fill(self, value: T, meta: Option<Arc<Meta>>) -> u64 {
+        match self {
+            Self::Queue(claim) => claim.fill(value, meta),
+            Self::Window(claim) => claim.fill(value, meta),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
+        match self {
+            Self::Queue(claim) => claim.fill_run(values),
+            Self::Window(claim) => claim.fill_run(values),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Queue(claim) => claim.len(),
+            Self::Window(claim) => claim.len(),
+        }
+    }
+}
+
+impl<T> Ring<T> {
+    #[inline(always)]
+    pub(crate) fn claim(&self, limit: &mut u64) -> Result<Claim<'_, T>, Refusal> {
+        match self {
+            Self::Queue(queue) => queue.claim().map(Claim::Queue),
+            Self::Window(window, _) => window.claim(limit).map(Claim::Window),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn claim_run(&self, limit: &mut u64, max: usize) -> Result<Claim<'_, T>, Refusal> {
+        match self {
+            Self::Queue(queue) => queue.claim_run(max).map(Claim::Queue),
+            Self::Window(window, _) => window.claim_run(limit, max as u64).map(Claim::Window),
+        }
+    }
+
+    pub(crate) fn prepare_attachments(&self) {
+        match self {
+            Self::Queue(queue) => queue.prepare_attachments(),
+            Self::Window(window, _) => window.prepare_attachments(),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Queue(queue) => queue.close(),
+            Self::Window(window, _) => window.close(),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.is_closed(),
+            Self::Window(window, _) => window.is_closed(),
+        }
+    }
+
+    /// The offset that the next message gets.
+    pub(crate) fn end(&self) -> u64 {
+        match self {
+            Self::Queue(queue) => queue.end(),
+            Self::Window(window, _) => window.end(),
+        }
+    }
+
+    /// The offset of the oldest message held.
+    pub(crate) fn start(&self) -> u64 {
+        match self {
+            Self::Queue(queue) => queue.start(),
+            Self::Window(window, _) => window.start(),
+        }
+    }
+
+    /// What clones a value, where values are cloned at all.
+    pub(crate) fn cloner(&self) -> Option<fn(&T) -> T> {
+        match self {
+            Self::Queue(_) => None,
+            Self::Window(_, cloner) => Some(cloner.clone),
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    /// Whether some subscriber sleeps. Relaxed: the claim before it is the read-modify-write of the protocol.
+    #[inline(always)]
+    pub(crate) fn has_sleepers(&self) -> bool {
+        self.sleepers.load(Relaxed) != 0
+    }
+}
+
+/// What a subscription finds when it wants the next fresh message.
+pub(crate) enum Fresh<T> {
+    Got(Taken<T>),
+    /// One was there and the filter did not want it.
+    Filtered(u64),
+    Behind(crate::ring::Overtaken),
+    Side,
+    Nothing(Nothing),
+}

@@ -1,0 +1,331 @@
+//! A subscription's state: its place in the ring, and beside the ring what was delivered before or lost.
+//!
+//! The hot path looks at one word, `attention`: 0 means that there is nothing beside the ring, and the lock is not touched. Whatever
+//! changes the state beside the ring does so under the lock, raises `attention` by a read-modify-write, and then wakes sleepers; a
+//! sleeper registers, then reads `attention` by a read-modify-write (see `wait`).
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::delivery::dead_letter::{DeadLetter, DeadReason, Letters};
+use crate::delivery::lag::{LagLog, Lagged};
+use crate::delivery::lease::Leases;
+use crate::delivery::parked::Parked;
+use crate::delivery::retry::Random;
+use crate::events::Event as Happened;
+use crate::message::MetaRef;
+use crate::offset::Offset;
+use crate::ring::{Account, CreditPool, Cursor};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering::*, Weak};
+use crate::time::Timestamp;
+use crate::topic::conflation::SideStoreOf;
+use crate::topic::rules::Rules;
+use crate::topic::shared::{Fresh, Ring, Shared, Taken};
+use crate::wait::Event;
+
+/// A message between its hand-overs.
+pub(crate) struct Held<T> {
+    pub(crate) value: T,
+    pub(crate) meta: MetaRef,
+    pub(crate) offset: u64,
+    /// How often it was delivered.
+    pub(crate) attempt: u32,
+    /// Null until it fails for the first time.
+    pub(crate) history: Option<Box<History>>,
+}
+
+impl<T> Held<T> {
+    /// How often it failed.
+    pub(crate) fn failures(&self) -> u32 {
+        self.history.as_ref().map_or(0, |history| history.failures)
+    }
+}
+
+/// What happened to a message that failed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    pub(crate) failures: u32,
+    pub(crate) first_failed: Timestamp,
+    pub(crate) last_failed: Timestamp,
+    pub(crate) error: Option<String>,
+}
+
+/// A dead letter as it is stored: what users see, and what a redrive needs beside.
+pub(crate) struct StoredLetter<T> {
+    pub(crate) letter: DeadLetter<T>,
+    pub(crate) meta: MetaRef,
+}
+
+/// One subscription's place in the ring.
+pub(crate) enum Place<T> {
+    /// A queue's only subscription: the queue knows the place.
+    Queue,
+    Cursor(Arc<Cursor<T, Arc<crate::message::Meta>>>),
+}
+
+/// Where dead letters go once somebody has subscribed to their topic.
+pub(crate) trait Forward<T>: Send + Sync {
+    /// Publishes the letter; it comes back if there is no subscription or no room.
+    fn forward(&self, letter: StoredLetter<T>) -> Option<StoredLetter<T>>;
+}
+
+pub(crate) struct SubscriptionState<T> {
+    /// Whether something stands beside the ring that receivers must look at. Written under the lock.
+    pub(crate) attention: CachePadded<AtomicU64>,
+    pub(crate) event: Event,
+    pub(crate) place: Place<T>,
+    pub(crate) rules: Rules<T>,
+    pub(crate) shared: Arc<Shared<T>>,
+    pub(crate) credit: CreditPool<Arc<Self>>,
+    pub(crate) name: Arc<str>,
+    pub(crate) id: u64,
+    /// How many handles there are. AcqRel: the last one to go acts for all.
+    pub(crate) handles: AtomicUsize,
+    pub(crate) side_store: Option<Arc<SideStoreOf<T>>>,
+    pub(crate) beside: Mutex<Beside<T>>,
+    pub(crate) counters: Counters,
+    me: Weak<Self>,
+}
+
+/// What stands beside the ring.
+pub(crate) struct Beside<T> {
+    /// To be delivered again now.
+    pub(crate) ready: VecDeque<Held<T>>,
+    /// To be delivered again later.
+    pub(crate) parked: Parked<Held<T>>,
+    /// Dead, but the store is full.
+    pub(crate) undeliverable: VecDeque<(Held<T>, DeadReason)>,
+    pub(crate) lag: LagLog,
+    /// Whether the side store has something to deliver.
+    pub(crate) side: bool,
+    pub(crate) paused: bool,
+    /// Unsubscribed, or the broker is closed.
+    pub(crate) ended: bool,
+    /// Draining or closing: a delivery without a verdict goes back without counting as a failure.
+    pub(crate) ending: usize,
+    pub(crate) letters: Letters<StoredLetter<T>>,
+    pub(crate) forward: Option<Arc<dyn Forward<T>>>,
+    pub(crate) leases: Leases<Held<T>>,
+    pub(crate) random: Random,
+    /// Publishers wait on account of this subscription since then.
+    pub(crate) blocks_since: Option<Timestamp>,
+}
+
+/// Counts for the statistics, all off the hot path. Relaxed: numbers to report.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) failures: AtomicU64,
+    pub(crate) redelivered: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) filtered: AtomicU64,
+    pub(crate) dead_lettered: AtomicU64,
+}
+
+impl<T> Account for Arc<SubscriptionState<T>> {
+    fn pool(&self) -> &CreditPool<Self> {
+        &self.credit
+    }
+}
+
+impl<T> SubscriptionState<T> {
+    pub(crate) fn new(
+        shared: &Arc<Shared<T>>,
+        name: &str,
+        place: Place<T>,
+        side_store: Option<Arc<SideStoreOf<T>>>,
+        rules: Rules<T>,
+    ) -> Arc<Self> {
+        let seed = shared.environment.next_seed();
+        Arc::new_cyclic(|me| Self {
+            attention: CachePadded::new(AtomicU64::new(0)),
+            event: Event::new(&shared.sleepers),
+            place,
+            credit: CreditPool::new(rules.max_in_flight),
+            name: name.into(),
+            id: seed,
+            handles: AtomicUsize::new(0),
+            side_store,
+            beside: Mutex::new(Beside {
+                ready: VecDeque::new(),
+                parked: Parked::new(),
+                undeliverable: VecDeque::new(),
+                lag: LagLog::default(),
+                side: false,
+                paused: false,
+                ended: false,
+                ending: 0,
+                letters: Letters::new(rules.dead_letters_max),
+                forward: None,
+                leases: Leases::new(),
+                random: Random::new(seed),
+                blocks_since: None,
+            }),
+            rules,
+            shared: shared.clone(),
+            counters: Counters::default(),
+            me: me.clone(),
+        })
+    }
+
+    pub(crate) fn me(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    /// Whether the filter wants this value. A panic in it counts as yes, so that nothing is lost.
+    #[inline(always)]
+    pub(crate) fn passes(&self, value: &T) -> bool {
+        match &self.rules.filter {
+            None => true,
+            Some(wanted) => catch_unwind(AssertUnwindSafe(|| wanted(value))).unwrap_or(true),
+        }
+    }
+
+    /// Takes the next fresh message.
+    #[inline(always)]
+    pub(crate) fn take_fresh(&self, line: Option<&crate::ring::Line>) -> Fresh<T> {
+        use crate::ring::Take;
+        match (&self.shared.ring, &self.place, line) {
+            (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => match (cloner.one)(window, self, cursor, line) {
+                Take::Got(Some(taken)) => {
+                    window.tidy(cursor, taken.offset);
+                    Fresh::Got(taken)
+                }
+                Take::Got(None) => {
+                    let position = cursor.position();
+                    window.tidy(cursor, position.saturating_sub(1));
+                    Fresh::Filtered(1)
+                }
+                Take::Behind(range) => Fresh::Behind(range),
+                Take::Side => Fresh::Side,
+                Take::Nothing(nothing) => Fresh::Nothing(nothing),
+            },
+            (Ring::Queue(queue), _, _) => match queue.take() {
+                Ok((offset, value, meta)) if self.passes(&value) => Fresh::Got(Taken { offset, value, meta }),
+                Ok(_) => Fresh::Filtered(1),
+                Err(nothing) => Fresh::Nothing(nothing),
+            },
+            _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
+        }
+    }
+
+    /// Whether there is a fresh message, or the cursor was overtaken.
+    #[inline(always)]
+    pub(crate) fn has_fresh(&self) -> bool {
+        match (&self.shared.ring, &self.place) {
+            (Ring::Window(window, _), Place::Cursor(cursor)) => window.has_next(cursor),
+            (Ring::Queue(queue), _) => queue.has_next(),
+            _ => unreachable!("a window's subscription has a cursor"),
+        }
+    }
+
+    /// For a receiver that has registered: whether something fresh came meanwhile.
+    pub(crate) fn recheck_fresh(&self) -> bool {
+        match (&self.shared.ring, &self.place) {
+            (Ring::Window(window, _), Place::Cursor(cursor)) => window.recheck_items(cursor),
+            (Ring::Queue(queue), _) => queue.recheck_items(),
+            _ => unreachable!("a window's subscription has a cursor"),
+        }
+    }
+
+    /// Whether publishers wait for this subscription when it is full.
+    pub(crate) fn gates(&self) -> bool {
+        matches!(self.rules.overflow, crate::topic::Overflow::Block | crate::topic::Overflow::Fail)
+    }
+
+    /// The offset of the next fresh message.
+    pub(crate) fn position(&self) -> u64 {
+        match &self.place {
+            Place::Cursor(cursor) => cursor.position(),
+            Place::Queue => self.shared.ring.start(),
+        }
+    }
+
+    /// Notes that this range is lost to the subscription; it is told before the next message.
+    pub(crate) fn lost(&self, from: u64, to: u64) {
+        self.change(|beside| beside.lag.add(from, to));
+    }
+
+    /// Counts a loss that is being told right now.
+    pub(crate) fn count_lost(&self, lagged: Lagged) -> Lagged {
+        self.counters.lost.fetch_add(lagged.lost, Relaxed);
+        self.shared.environment.feed.tell(|| Happened::Lagged {
+            topic: self.shared.name.to_string(),
+            subscription: self.name.to_string(),
+            lagged,
+        });
+        lagged
+    }
+
+    pub(crate) fn count_overtaken(&self, range: crate::ring::Overtaken) -> Lagged {
+        self.count_lost(Lagged {
+            from: Offset::new(range.from),
+            to: Offset::new(range.to),
+            lost: range.to - range.from,
+        })
+    }
+
+    /// Changes what stands beside the ring, and wakes whoever waits for that.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Beside<T>) -> R) -> R {
+        let result = {
+            let mut beside = self.beside.lock();
+            let result = change(&mut beside);
+            self.raise_attention(&beside);
+            result
+        };
+        if self.event.has_sleepers() {
+            self.event.notify_all();
+        }
+        result
+    }
+
+    /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.
+    pub(crate) fn raise_attention(&self, beside: &Beside<T>) {
+        self.attention.swap(u64::from(beside.wants_attention(&self.rules)), AcqRel);
+    }
+
+    /// Whether a receiver has something to do beside the ring, for one that is about to sleep and has registered.
+    pub(crate) fn recheck_beside(&self, credit: bool) -> bool {
+        self.attention.fetch_add(0, AcqRel) != 0 && {
+            let beside = self.beside.lock();
+            beside.ended || !beside.lag.is_empty() || (credit && !beside.paused && (!beside.ready.is_empty() || beside.side))
+        }
+    }
+
+    /// Whether no fresh message is taken at the moment.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.attention.load(Acquire) != 0 && {
+            let beside = self.beside.lock();
+            beside.paused || beside.is_parked_full(&self.rules)
+        }
+    }
+
+    /// Called when a credit came back that somebody may wait for.
+    #[cold]
+    pub(crate) fn credit_returned(&self) {
+        self.credit.put(1);
+        if self.shared.ring.is_closed() {
+            self.event.notify_all();
+        } else if self.event.has_sleepers() {
+            self.event.notify();
+        }
+    }
+
+    /// Notes that a handle was made.
+    pub(crate) fn add_handle(&self) {
+        self.handles.fetch_add(1, Relaxed);
+    }
+}
+
+impl<T> Beside<T> {
+    fn wants_attention(&self, rules: &Rules<T>) -> bool {
+        !self.ready.is_empty() || !self.lag.is_empty() || self.side || self.paused || self.ended || self.is_parked_full(rules)
+    }
+
+    pub(crate) fn parked_count(&self) -> usize {
+        self.parked.len() + self.undeliverable.len()
+    }
+
+    pub(crate) fn is_parked_full(&self, rules: &Rules<T>) -> bool {
+        self.parked_count() >= rules.max_parked
+    }
+}
