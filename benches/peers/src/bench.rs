@@ -70,11 +70,7 @@ impl Bench {
     /// # Errors
     ///
     /// A run that lost or garbled messages, with the contender's name.
-    pub fn round(
-        &mut self,
-        probe: &Probe,
-        mut announce: impl FnMut(&Row, &Contender),
-    ) -> Result<(), String> {
+    pub fn round(&mut self, probe: &Probe, mut announce: impl FnMut(&Row, &Contender)) -> Result<(), String> {
         let count = self.lanes.len();
         for turn in 0..count {
             let lane = &mut self.lanes[(self.rounds + turn) % count];
@@ -104,26 +100,15 @@ impl Bench {
 
     /// The figures of a contender in one placement.
     pub fn figures(&self, lane: &Lane, placement: Placement) -> Option<Quartiles> {
-        let here = lane
-            .trials
-            .iter()
-            .filter(|trial| trial.placement == placement);
+        let here = lane.trials.iter().filter(|trial| trial.placement == placement);
         Quartiles::of(here.map(|trial| trial.figure).collect())
     }
 
     /// Ours through theirs, over the rounds in which both ran in this placement.
     pub fn ratio(&self, ours: &Lane, theirs: &Lane, placement: Placement) -> Option<Quartiles> {
-        let mut other = theirs
-            .trials
-            .iter()
-            .filter(|trial| trial.placement == placement)
-            .peekable();
+        let mut other = theirs.trials.iter().filter(|trial| trial.placement == placement).peekable();
         let mut ratios = Vec::new();
-        for trial in ours
-            .trials
-            .iter()
-            .filter(|trial| trial.placement == placement)
-        {
+        for trial in ours.trials.iter().filter(|trial| trial.placement == placement) {
             while other.next_if(|it| it.round < trial.round).is_some() {}
             if let Some(pair) = other.next_if(|it| it.round == trial.round) {
                 ratios.push(trial.figure / pair.figure);
@@ -146,12 +131,8 @@ impl Bench {
         let best = |parking_only: bool| {
             self.lanes
                 .iter()
-                .filter(|lane| {
-                    !lane.contender.ours && (!parking_only || lane.contender.idle == Idle::Parks)
-                })
-                .filter_map(|lane| {
-                    Some((lane, better(self.figures(lane, Placement::Near)?.median)))
-                })
+                .filter(|lane| !lane.contender.ours && (!parking_only || lane.contender.idle == Idle::Parks))
+                .filter_map(|lane| Some((lane, better(self.figures(lane, Placement::Near)?.median))))
                 .max_by(|(_, one), (_, other)| one.total_cmp(other))
                 .map(|(lane, _)| lane)
         };
@@ -182,9 +163,6 @@ impl Bench {
             Some(ratio) => ratio.count >= ENOUGH_PAIRS && ratio.uncertainty() < ENOUGH_CERTAINTY,
             None => self.lane(claim.ours).is_none() && self.rounds >= MANY_PAIRS,
         };
-        self.row
-            .claims
-            .iter()
-            .all(|claim| claim.bars.iter().all(|bar| sure(claim, bar.of)))
+        self.row.claims.iter().all(|claim| claim.bars.iter().all(|bar| sure(claim, bar.of)))
     }
 }

@@ -77,13 +77,9 @@ pub fn contenders(row: &Row, choice: &Choice) -> Vec<Contender> {
     let mut all = Vec::new();
     match row.workload {
         Workload::Stream(shape, Body::Word) => {
-            gather::<u64>(&mut all, shape);
-            let mut plain = Streams {
-                shape,
-                ours: false,
-                found: &mut all,
-            };
-            peers::visit_plain::<u64>(&mut plain);
+            ours::visit::<u64>(&mut Streams::new(shape, true, &mut all));
+            peers::visit::<u64>(&mut Streams::new(shape, false, &mut all));
+            peers::visit_plain::<u64>(&mut Streams::new(shape, false, &mut all));
         }
         Workload::Stream(shape, Body::Line) => gather::<Line>(&mut all, shape),
         Workload::Stream(shape, Body::Shared) => gather::<Shared>(&mut all, shape),
@@ -107,7 +103,7 @@ pub fn contenders(row: &Row, choice: &Choice) -> Vec<Contender> {
                 ours: true,
                 found: &mut all,
             });
-            peers::visit::<u64>(&mut Latencies {
+            peers::visit_leaders::<u64>(&mut Latencies {
                 workload,
                 ours: false,
                 found: &mut all,
@@ -115,27 +111,14 @@ pub fn contenders(row: &Row, choice: &Choice) -> Vec<Contender> {
         }
     }
     let claimed = |name| row.claims.iter().any(|claim| claim.ours == name);
-    all.retain(|it| {
-        if it.ours {
-            claimed(it.name)
-        } else {
-            choice.takes(row, it.name)
-        }
-    });
+    all.retain(|it| if it.ours { claimed(it.name) } else { choice.takes(row, it.name) });
     all
 }
 
+/// Ours and the leaders among the peers.
 fn gather<T: Payload>(all: &mut Vec<Contender>, shape: Shape) {
-    ours::visit::<T>(&mut Streams {
-        shape,
-        ours: true,
-        found: all,
-    });
-    peers::visit::<T>(&mut Streams {
-        shape,
-        ours: false,
-        found: all,
-    });
+    ours::visit::<T>(&mut Streams::new(shape, true, all));
+    peers::visit_leaders::<T>(&mut Streams::new(shape, false, all));
 }
 
 struct Streams<'a> {
@@ -144,13 +127,17 @@ struct Streams<'a> {
     found: &'a mut Vec<Contender>,
 }
 
+impl<'a> Streams<'a> {
+    fn new(shape: Shape, ours: bool, found: &'a mut Vec<Contender>) -> Self {
+        Streams { shape, ours, found }
+    }
+}
+
 impl<T: Payload> Visitor<T> for Streams<'_> {
     fn queue<Q: Queue<T>>(&mut self) {
         let shape = self.shape;
         if Q::serves(&shape) {
-            let run = Box::new(move |messages| {
-                stream::run::<T, Q>(&shape, messages).map(|(messages, took)| rate(messages, took))
-            });
+            let run = Box::new(move |messages| stream::run::<T, Q>(&shape, messages).map(|(messages, took)| rate(messages, took)));
             self.found.push(Contender {
                 name: Q::NAME,
                 ours: self.ours,
@@ -171,9 +158,7 @@ impl Visitor<u64> for Latencies<'_> {
     fn queue<Q: Queue<u64>>(&mut self) {
         let run: Run = match self.workload {
             Workload::RoundTrip => Box::new(latency::round_trip::<Q>),
-            Workload::IdleWakeDelay => {
-                Box::new(|size| latency::idle_wake::<Q>(size).map(|wake| wake.delay_ns / 1000.0))
-            }
+            Workload::IdleWakeDelay => Box::new(|size| latency::idle_wake::<Q>(size).map(|wake| wake.delay_ns / 1000.0)),
             _ => Box::new(|size| latency::idle_wake::<Q>(size).map(|wake| wake.cpu_ns / 1000.0)),
         };
         if Q::serves(&Shape::new(1, 1, 1)) {
@@ -197,9 +182,7 @@ struct Tasks<'a> {
 impl TaskVisitor for Tasks<'_> {
     fn tasks<Q: TaskQueue>(&mut self) {
         let (executor, capacity) = (self.executor, self.capacity);
-        let run = Box::new(move |messages| {
-            tasks::run::<Q>(executor, capacity, messages).map(|took| rate(messages, took))
-        });
+        let run = Box::new(move |messages| tasks::run::<Q>(executor, capacity, messages).map(|took| rate(messages, took)));
         self.found.push(Contender {
             name: Q::NAME,
             ours: self.ours,

@@ -24,9 +24,7 @@ fn open<Q: Queue<u64>>() -> (Q::Publisher, Q::Subscriber) {
         mut subscriptions,
     } = Q::open(&SHAPE);
     let publisher = publishers.pop().expect("one publisher was asked for");
-    let subscriber = subscriptions
-        .pop()
-        .and_then(|mut subscribers| subscribers.pop());
+    let subscriber = subscriptions.pop().and_then(|mut subscribers| subscribers.pop());
     (publisher, subscriber.expect("one subscriber was asked for"))
 }
 
@@ -100,10 +98,7 @@ pub fn idle_wake<Q: Queue<u64>>(messages: u64) -> Result<Wake, String> {
             gate.pass();
             let before = machine::thread_cpu();
             let mut delays = Vec::with_capacity(messages as usize);
-            while subscriber
-                .receive(|sent| delays.push((epoch.elapsed().as_nanos() as u64 - sent) as f64))
-            {
-            }
+            while subscriber.receive(|sent| delays.push((epoch.elapsed().as_nanos() as u64 - sent) as f64)) {}
             let cpu_ns = (machine::thread_cpu() - before).as_nanos() as f64 / messages as f64;
             if delays.len() as u64 != messages {
                 return Err(format!("received {} of {messages}", delays.len()));

@@ -43,18 +43,11 @@ impl Bounds {
         const CLUSTER: f64 = 250.0;
         samples.sort_by(f64::total_cmp);
         let sampled = samples[samples.len() / 2];
-        let clustered = samples
-            .iter()
-            .filter(|ns| (SAME..CLUSTER).contains(*ns))
-            .count();
+        let clustered = samples.iter().filter(|ns| (SAME..CLUSTER).contains(*ns)).count();
         let has_clusters = clustered * 20 >= samples.len();
         Bounds {
             near: SAME,
-            far: if has_clusters {
-                CLUSTER
-            } else {
-                2.0 * sampled.max(CLUSTER)
-            },
+            far: if has_clusters { CLUSTER } else { 2.0 * sampled.max(CLUSTER) },
             sampled,
         }
     }
@@ -247,10 +240,7 @@ pub fn process_cpu() -> Duration {
 }
 
 fn clock(id: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the struct outlives the call, which only writes to it.
     let _ = unsafe { libc::clock_gettime(id, &mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -262,29 +252,17 @@ pub fn describe() -> String {
     let model = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown processor", |rest| {
-            rest.trim_start_matches([' ', '\t', ':'])
-        });
+        .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let cpus = thread::available_parallelism().map_or(1, |count| count.get());
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory_kib: u64 = meminfo
-        .split_whitespace()
-        .nth(1)
-        .and_then(|word| word.parse().ok())
-        .unwrap_or(0);
+    let memory_kib: u64 = meminfo.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let date = Command::new("date")
-        .arg("-u")
-        .arg("+%Y-%m-%d %H:%M UTC")
-        .output();
+    let date = Command::new("date").arg("-u").arg("+%Y-%m-%d %H:%M UTC").output();
     let date = date
         .map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
         .unwrap_or_default();
-    let arguments: String = std::env::args()
-        .skip(1)
-        .map(|argument| format!(" {argument}"))
-        .collect();
+    let arguments: String = std::env::args().skip(1).map(|argument| format!(" {argument}")).collect();
     format!(
         "machine    {model}, {cpus} processors, {} GiB; load before {}\n\
          kernel     {}\n\

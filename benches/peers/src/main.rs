@@ -8,10 +8,11 @@ use std::{
 };
 
 use peers::{
+    alloc,
     bench::Bench,
     contender::{Choice, contenders},
     machine::{self, Probe},
-    report,
+    ours, report,
     rows::ROWS,
 };
 
@@ -24,6 +25,9 @@ Measures ringmq beside its peers, interleaved, and prints ratios.
     --all           every peer that can do a row, not only those with a chance
     --details       also print every contender in every placement
     --list          print rows and their contenders, run nothing";
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 /// A single run that takes so long is stuck.
 const STUCK: Duration = Duration::from_secs(20);
@@ -49,9 +53,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Flags, String> {
         let words = |list: String| list.split(',').map(|word| word.trim().to_owned()).collect();
         match flag.as_str() {
             "--seconds" => {
-                flags.seconds = value()?
-                    .parse()
-                    .map_err(|_| "--seconds needs a whole number".to_owned())?;
+                flags.seconds = value()?.parse().map_err(|_| "--seconds needs a whole number".to_owned())?;
             }
             "--rows" => flags.rows = Some(words(value()?)),
             "--peers" => flags.choice = Choice::Matching(words(value()?)),
@@ -76,12 +78,7 @@ fn main() -> ExitCode {
         true => name == word,
         false => name.contains(word.as_str()),
     };
-    let wanted = |name: &str| {
-        flags
-            .rows
-            .as_ref()
-            .is_none_or(|words| words.iter().any(|word| named(word, name)))
-    };
+    let wanted = |name: &str| flags.rows.as_ref().is_none_or(|words| words.iter().any(|word| named(word, name)));
     let mut benches: Vec<Bench> = ROWS
         .iter()
         .filter(|row| wanted(row.name))
@@ -101,6 +98,9 @@ fn main() -> ExitCode {
     println!("placement  {}\n", probe.bounds());
     let failed = measure(&mut benches, &probe, Duration::from_secs(flags.seconds)).err();
     println!("{}", report::table(&benches));
+    if flags.rows.is_none() {
+        println!("{}", at_rest());
+    }
     if flags.details {
         println!("{}", report::details(&benches));
     }
@@ -114,6 +114,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// What should be nothing: allocations of plain messages, and the processor time of a broker at rest.
+fn at_rest() -> String {
+    let allocations = ours::allocations();
+    let second = Duration::from_secs(1);
+    let before = machine::process_cpu();
+    thread::sleep(second);
+    let sleeping = machine::process_cpu() - before;
+    let idle = ours::idle_cpu(second).saturating_sub(sleeping);
+    let met = |holds: bool| if holds { "met" } else { "MISSED" };
+    format!(
+        "allocations of 100,000 plain messages, warmed up: {allocations}; bar 0: {}\n\
+         processor time of an idle broker with 100 topics in 1 s: {idle:?}, more than sleeping alone; bar 0 \
+         (100 us of noise allowed): {}\n",
+        met(allocations == 0),
+        met(idle <= Duration::from_micros(100)),
+    )
+}
+
 /// Pass after pass over the rows that are not settled, until none is or the time is up.
 fn measure(benches: &mut [Bench], probe: &Probe, budget: Duration) -> Result<(), String> {
     crossfire::detect_backoff_cfg();
@@ -125,9 +143,7 @@ fn measure(benches: &mut [Bench], probe: &Probe, budget: Duration) -> Result<(),
             if Instant::now() >= deadline {
                 return Ok(());
             }
-            bench.round(probe, |row, contender| {
-                watch.note(format!("{}: {}", row.name, contender.name))
-            })?;
+            bench.round(probe, |row, contender| watch.note(format!("{}: {}", row.name, contender.name)))?;
         }
         open.retain(|bench| !bench.settled());
     }

@@ -22,9 +22,7 @@ pub trait Payload: Clone + Send + Sync + 'static {
     /// The sum of `value` over messages `0..messages`, wrapping.
     fn checksum(messages: u64) -> u64 {
         let maker = Self::maker();
-        (0..messages).fold(0, |sum: u64, id| {
-            sum.wrapping_add(Self::make(&maker, id).value())
-        })
+        (0..messages).fold(0, |sum: u64, id| sum.wrapping_add(Self::make(&maker, id).value()))
     }
 }
 

@@ -23,24 +23,14 @@ const HEADER: [&str; 8] = [
 pub fn table(benches: &[Bench]) -> String {
     let mut lines = vec![HEADER.map(str::to_owned).to_vec()];
     for bench in benches {
-        lines.extend(
-            bench
-                .row
-                .claims
-                .iter()
-                .filter_map(|claim| line(bench, claim)),
-        );
+        lines.extend(bench.row.claims.iter().filter_map(|claim| line(bench, claim)));
     }
     columns(&lines)
 }
 
 fn line(bench: &Bench, claim: &crate::rows::Claim) -> Option<Vec<String>> {
     let ours = bench.lane(claim.ours)?;
-    let bars: Vec<String> = claim
-        .bars
-        .iter()
-        .map(|bar| verdict(bench, claim, bar))
-        .collect();
+    let bars: Vec<String> = claim.bars.iter().map(|bar| verdict(bench, claim, bar)).collect();
     Some(vec![
         bench.row.name.to_owned(),
         claim.ours.to_owned(),
@@ -54,9 +44,9 @@ fn line(bench: &Bench, claim: &crate::rows::Claim) -> Option<Vec<String>> {
 }
 
 fn rival(bench: &Bench, of: Of) -> String {
-    bench.rival(of).map_or("-".to_owned(), |lane| {
-        format!("{} {}", lane.contender.name, figure(bench, lane))
-    })
+    bench
+        .rival(of)
+        .map_or("-".to_owned(), |lane| format!("{} {}", lane.contender.name, figure(bench, lane)))
 }
 
 fn figure(bench: &Bench, lane: &Lane) -> String {
@@ -67,9 +57,7 @@ fn figure(bench: &Bench, lane: &Lane) -> String {
     };
     bench
         .figures(lane, Placement::Near)
-        .map_or("-".to_owned(), |figures| {
-            format!("{} {unit}", short(figures.median))
-        })
+        .map_or("-".to_owned(), |figures| format!("{} {unit}", short(figures.median)))
 }
 
 fn verdict(bench: &Bench, claim: &crate::rows::Claim, bar: &Bar) -> String {
@@ -91,9 +79,7 @@ fn verdict(bench: &Bench, claim: &crate::rows::Claim, bar: &Bar) -> String {
 }
 
 fn ratio(ratio: Option<Quartiles>) -> String {
-    ratio.map_or("-".to_owned(), |it| {
-        format!("{:.2} [{:.2}..{:.2}]", it.median, it.low, it.high)
-    })
+    ratio.map_or("-".to_owned(), |it| format!("{:.2} [{:.2}..{:.2}]", it.median, it.low, it.high))
 }
 
 /// Three significant digits.
@@ -107,27 +93,13 @@ fn short(figure: f64) -> String {
 
 /// Every contender of every row, in each placement: median, quartiles, number of runs.
 pub fn details(benches: &[Bench]) -> String {
-    let header = [
-        "workload",
-        "contender",
-        "idle",
-        "N (gates)",
-        "S",
-        "F",
-        "dropped",
-    ];
+    let header = ["workload", "contender", "idle", "N (gates)", "S", "F", "dropped"];
     let mut lines = vec![header.map(str::to_owned).to_vec()];
     for bench in benches {
         for lane in &bench.lanes {
             let cell = |placement| {
                 bench.figures(lane, placement).map_or("-".to_owned(), |it| {
-                    format!(
-                        "{} [{}..{}] x{}",
-                        short(it.median),
-                        short(it.low),
-                        short(it.high),
-                        it.count
-                    )
+                    format!("{} [{}..{}] x{}", short(it.median), short(it.low), short(it.high), it.count)
                 })
             };
             lines.push(vec![
@@ -172,16 +144,8 @@ pub fn summary(benches: &[Bench]) -> String {
 /// Pads every column to its widest cell.
 pub fn columns(lines: &[Vec<String>]) -> String {
     let count = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        lines
-            .iter()
-            .filter_map(|line| line.get(column))
-            .map(String::len)
-            .max()
-    };
-    let widths: Vec<usize> = (0..count)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
+    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max();
+    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for line in lines {
         let cells: Vec<String> = line

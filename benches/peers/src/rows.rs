@@ -111,13 +111,7 @@ const fn claim(ours: &'static str, bars: &'static [Bar]) -> Claim {
     Claim { ours, bars }
 }
 
-const fn stream(
-    name: &'static str,
-    shape: Shape,
-    body: Body,
-    peers: &'static [&'static str],
-    claims: &'static [Claim],
-) -> Row {
+const fn stream(name: &'static str, shape: Shape, body: Body, peers: &'static [&'static str], claims: &'static [Claim]) -> Row {
     Row {
         name,
         workload: Workload::Stream(shape, body),
@@ -136,35 +130,11 @@ macro_rules! point_to_point {
     };
 }
 
-const PAIR: &[&str] = &[
-    "omango spsc",
-    "kanal",
-    "crossfire mpmc",
-    "rtrb",
-    "disruptor",
-];
+const PAIR: &[&str] = &["omango spsc", "kanal", "crossfire mpmc", "rtrb", "disruptor"];
 const PAIR_BATCHED: &[&str] = &["kanal", "rtrb", "ringbuf", "disruptor"];
-const FAN_IN: &[&str] = &[
-    "crossfire mpmc",
-    "crossfire mpsc",
-    "omango mpmc",
-    "thingbuf",
-    "disruptor",
-];
-const COMPETING: &[&str] = &[
-    "omango mpmc",
-    "crossfire mpmc",
-    "kanal",
-    "crossbeam-channel",
-    "concurrent-queue",
-];
-const MANY_TO_MANY: &[&str] = &[
-    "omango mpmc",
-    "crossfire mpmc",
-    "kanal",
-    "ArrayQueue",
-    "concurrent-queue",
-];
+const FAN_IN: &[&str] = &["crossfire mpmc", "crossfire mpsc", "omango mpmc", "thingbuf", "disruptor"];
+const COMPETING: &[&str] = &["omango mpmc", "crossfire mpmc", "kanal", "crossbeam-channel", "concurrent-queue"];
+const MANY_TO_MANY: &[&str] = &["omango mpmc", "crossfire mpmc", "kanal", "ArrayQueue", "concurrent-queue"];
 const FAN_OUT: &[&str] = &[
     "disruptor",
     "photon-ring events",
@@ -173,89 +143,41 @@ const FAN_OUT: &[&str] = &[
     "rtrb xN",
     "tokio broadcast",
 ];
-const FAN_OUT_BATCHED: &[&str] = &[
-    "disruptor",
-    "photon-ring events",
-    "multiqueue2",
-    "rtrb xN",
-    "tokio broadcast",
-];
-const SHARED_FAN_OUT: &[&str] = &[
-    "kanal xN",
-    "crossfire mpmc xN",
-    "omango mpmc xN",
-    "multiqueue2",
-    "ArrayQueue xN",
-];
+const FAN_OUT_BATCHED: &[&str] = &["disruptor", "photon-ring events", "multiqueue2", "rtrb xN", "tokio broadcast"];
+const SHARED_FAN_OUT: &[&str] = &["kanal xN", "crossfire mpmc xN", "omango mpmc xN", "multiqueue2", "ArrayQueue xN"];
 const PARKING_PAIR: &[&str] = &["omango spsc", "std sync_channel", "kanal", "crossfire mpmc"];
-const PARKING_FAN_IN: &[&str] = &[
-    "crossfire mpmc",
-    "crossfire mpsc",
-    "omango mpmc",
-    "thingbuf",
-];
+const PARKING_FAN_IN: &[&str] = &["crossfire mpmc", "crossfire mpsc", "omango mpmc", "thingbuf"];
 const PARKING_MANY: &[&str] = &["omango mpmc", "crossfire mpmc", "kanal"];
-const PARKING_FAN_OUT: &[&str] = &[
-    "multiqueue2",
-    "crossfire spsc xN",
-    "crossfire mpmc xN",
-    "omango spsc xN",
-];
+const PARKING_FAN_OUT: &[&str] = &["multiqueue2", "crossfire spsc xN", "crossfire mpmc xN", "omango spsc xN"];
 
 const ONE_TO_ONE_BARS: &[Claim] = point_to_point!(
     queue: [bar(1.0, Of::Parking), bar(0.5, Of::Any)],
     topic: [bar(1.0, Of::Parking), bar(0.5, Of::Any)]
 );
-const ONE_TO_ONE_BATCHED_BARS: &[Claim] =
-    point_to_point!(queue: [bar(0.5, Of::Any)], topic: [bar(0.5, Of::Any)]);
-const FAN_IN_BARS: &[Claim] =
-    point_to_point!(queue: [bar(1.3, Of::Parking)], topic: [bar(0.8, Of::Parking)]);
-const COMPETING_BARS: &[Claim] =
-    point_to_point!(queue: [bar(1.2, Of::Parking)], topic: [bar(0.8, Of::Parking)]);
-const MANY_BATCHED_BARS: &[Claim] =
-    point_to_point!(queue: [bar(2.0, Of::Any)], topic: [bar(2.0, Of::Any)]);
+const ONE_TO_ONE_BATCHED_BARS: &[Claim] = point_to_point!(queue: [bar(0.5, Of::Any)], topic: [bar(0.5, Of::Any)]);
+const FAN_IN_BARS: &[Claim] = point_to_point!(queue: [bar(1.3, Of::Parking)], topic: [bar(0.8, Of::Parking)]);
+const COMPETING_BARS: &[Claim] = point_to_point!(queue: [bar(1.2, Of::Parking)], topic: [bar(0.8, Of::Parking)]);
+const MANY_BATCHED_BARS: &[Claim] = point_to_point!(queue: [bar(2.0, Of::Any)], topic: [bar(2.0, Of::Any)]);
 const FAN_OUT_BARS: &[Claim] = &[
-    claim(
-        TOPIC,
-        &[
-            bar(0.7, Of::Named("disruptor")),
-            bar(10.0, Of::Named("tokio broadcast")),
-        ],
-    ),
+    claim(TOPIC, &[bar(0.7, Of::Named("disruptor")), bar(10.0, Of::Named("tokio broadcast"))]),
     TOPIC_ACK_OF_AUTO,
 ];
 const FAN_OUT_BATCHED_BARS: &[Claim] = &[
-    claim(
-        TOPIC,
-        &[
-            bar(0.8, Of::Named("disruptor")),
-            bar(10.0, Of::Named("tokio broadcast")),
-        ],
-    ),
+    claim(TOPIC, &[bar(0.8, Of::Named("disruptor")), bar(10.0, Of::Named("tokio broadcast"))]),
     TOPIC_ACK_OF_AUTO,
 ];
 const SHARED_FAN_OUT_BARS: &[Claim] = &[claim(TOPIC, &[bar(1.3, Of::Any)]), TOPIC_ACK_OF_AUTO];
-const SHARED_FAN_OUT_BATCHED_BARS: &[Claim] =
-    &[claim(TOPIC, &[bar(2.0, Of::Any)]), TOPIC_ACK_OF_AUTO];
-const KEEP_UP: &[Claim] = &[
-    claim(QUEUE, &[bar(0.8, Of::Parking)]),
-    claim(TOPIC, &[bar(0.8, Of::Parking)]),
-];
+const SHARED_FAN_OUT_BATCHED_BARS: &[Claim] = &[claim(TOPIC, &[bar(2.0, Of::Any)]), TOPIC_ACK_OF_AUTO];
+const KEEP_UP: &[Claim] = &[claim(QUEUE, &[bar(0.8, Of::Parking)]), claim(TOPIC, &[bar(0.8, Of::Parking)])];
 const TOPIC_KEEPS_UP: &[Claim] = &[claim(TOPIC, &[bar(0.8, Of::Parking)])];
 const TASK_BARS: &[Claim] = &[
     claim(
         QUEUE_TASKS,
-        &[
-            bar(0.7, Of::Named("crossfire spsc")),
-            bar(3.0, Of::Named("tokio mpsc")),
-        ],
+        &[bar(0.7, Of::Named("crossfire spsc")), bar(3.0, Of::Named("tokio mpsc"))],
     ),
     claim(
         TOPIC_TASKS,
-        &[
-            bar(0.7, Of::Named("crossfire spsc")),
-            bar(3.0, Of::Named("tokio mpsc")),
-        ],
+        &[bar(0.7, Of::Named("crossfire spsc")), bar(3.0, Of::Named("tokio mpsc"))],
     ),
 ];
 const ROUND_TRIP_BARS: &[Claim] = &[
@@ -288,62 +210,14 @@ pub const ROWS: &[Row] = &[
     ),
     stream("2 to 1", shape(2, 1, 1), Body::Word, FAN_IN, FAN_IN_BARS),
     stream("4 to 1", shape(4, 1, 1), Body::Word, FAN_IN, FAN_IN_BARS),
-    stream(
-        "1 to 2",
-        shape(1, 1, 2),
-        Body::Word,
-        COMPETING,
-        COMPETING_BARS,
-    ),
-    stream(
-        "1 to 4",
-        shape(1, 1, 4),
-        Body::Word,
-        COMPETING,
-        COMPETING_BARS,
-    ),
-    stream(
-        "2 x 2",
-        shape(2, 1, 2),
-        Body::Word,
-        MANY_TO_MANY,
-        COMPETING_BARS,
-    ),
-    stream(
-        "4 x 4",
-        shape(4, 1, 4),
-        Body::Word,
-        MANY_TO_MANY,
-        COMPETING_BARS,
-    ),
-    stream(
-        "4 x 4 by 32",
-        shape(4, 1, 4).batch(32),
-        Body::Word,
-        MANY_TO_MANY,
-        MANY_BATCHED_BARS,
-    ),
-    stream(
-        "fan-out 2",
-        shape(1, 2, 1),
-        Body::Word,
-        FAN_OUT,
-        FAN_OUT_BARS,
-    ),
-    stream(
-        "fan-out 4",
-        shape(1, 4, 1),
-        Body::Word,
-        FAN_OUT,
-        FAN_OUT_BARS,
-    ),
-    stream(
-        "fan-out 8",
-        shape(1, 8, 1),
-        Body::Word,
-        FAN_OUT,
-        FAN_OUT_BARS,
-    ),
+    stream("1 to 2", shape(1, 1, 2), Body::Word, COMPETING, COMPETING_BARS),
+    stream("1 to 4", shape(1, 1, 4), Body::Word, COMPETING, COMPETING_BARS),
+    stream("2 x 2", shape(2, 1, 2), Body::Word, MANY_TO_MANY, COMPETING_BARS),
+    stream("4 x 4", shape(4, 1, 4), Body::Word, MANY_TO_MANY, COMPETING_BARS),
+    stream("4 x 4 by 32", shape(4, 1, 4).batch(32), Body::Word, MANY_TO_MANY, MANY_BATCHED_BARS),
+    stream("fan-out 2", shape(1, 2, 1), Body::Word, FAN_OUT, FAN_OUT_BARS),
+    stream("fan-out 4", shape(1, 4, 1), Body::Word, FAN_OUT, FAN_OUT_BARS),
+    stream("fan-out 8", shape(1, 8, 1), Body::Word, FAN_OUT, FAN_OUT_BARS),
     stream(
         "fan-out 2 by 32",
         shape(1, 2, 1).batch(32),
@@ -365,20 +239,8 @@ pub const ROWS: &[Row] = &[
         FAN_OUT_BATCHED,
         FAN_OUT_BATCHED_BARS,
     ),
-    stream(
-        "fan-out 2 x 2",
-        shape(1, 2, 2),
-        Body::Word,
-        SHARED_FAN_OUT,
-        SHARED_FAN_OUT_BARS,
-    ),
-    stream(
-        "fan-out 4 x 2",
-        shape(1, 4, 2),
-        Body::Word,
-        SHARED_FAN_OUT,
-        SHARED_FAN_OUT_BARS,
-    ),
+    stream("fan-out 2 x 2", shape(1, 2, 2), Body::Word, SHARED_FAN_OUT, SHARED_FAN_OUT_BARS),
+    stream("fan-out 4 x 2", shape(1, 4, 2), Body::Word, SHARED_FAN_OUT, SHARED_FAN_OUT_BARS),
     stream(
         "fan-out 2 x 2 by 32",
         shape(1, 2, 2).batch(32),
@@ -393,62 +255,14 @@ pub const ROWS: &[Row] = &[
         SHARED_FAN_OUT,
         SHARED_FAN_OUT_BATCHED_BARS,
     ),
-    stream(
-        "64 B: 1 to 1",
-        shape(1, 1, 1),
-        Body::Line,
-        PARKING_PAIR,
-        KEEP_UP,
-    ),
-    stream(
-        "64 B: 4 to 1",
-        shape(4, 1, 1),
-        Body::Line,
-        PARKING_FAN_IN,
-        KEEP_UP,
-    ),
-    stream(
-        "64 B: 4 x 4",
-        shape(4, 1, 4),
-        Body::Line,
-        PARKING_MANY,
-        KEEP_UP,
-    ),
-    stream(
-        "64 B: fan-out 4",
-        shape(1, 4, 1),
-        Body::Line,
-        PARKING_FAN_OUT,
-        TOPIC_KEEPS_UP,
-    ),
-    stream(
-        "Arc: 1 to 1",
-        shape(1, 1, 1),
-        Body::Shared,
-        PARKING_PAIR,
-        KEEP_UP,
-    ),
-    stream(
-        "Arc: 4 to 1",
-        shape(4, 1, 1),
-        Body::Shared,
-        PARKING_FAN_IN,
-        KEEP_UP,
-    ),
-    stream(
-        "Arc: 4 x 4",
-        shape(4, 1, 4),
-        Body::Shared,
-        PARKING_MANY,
-        KEEP_UP,
-    ),
-    stream(
-        "Arc: fan-out 4",
-        shape(1, 4, 1),
-        Body::Shared,
-        PARKING_FAN_OUT,
-        TOPIC_KEEPS_UP,
-    ),
+    stream("64 B: 1 to 1", shape(1, 1, 1), Body::Line, PARKING_PAIR, KEEP_UP),
+    stream("64 B: 4 to 1", shape(4, 1, 1), Body::Line, PARKING_FAN_IN, KEEP_UP),
+    stream("64 B: 4 x 4", shape(4, 1, 4), Body::Line, PARKING_MANY, KEEP_UP),
+    stream("64 B: fan-out 4", shape(1, 4, 1), Body::Line, PARKING_FAN_OUT, TOPIC_KEEPS_UP),
+    stream("Arc: 1 to 1", shape(1, 1, 1), Body::Shared, PARKING_PAIR, KEEP_UP),
+    stream("Arc: 4 to 1", shape(4, 1, 1), Body::Shared, PARKING_FAN_IN, KEEP_UP),
+    stream("Arc: 4 x 4", shape(4, 1, 4), Body::Shared, PARKING_MANY, KEEP_UP),
+    stream("Arc: fan-out 4", shape(1, 4, 1), Body::Shared, PARKING_FAN_OUT, TOPIC_KEEPS_UP),
     stream(
         "capacity 128: 1 to 1",
         shape(1, 1, 1).capacity(128),

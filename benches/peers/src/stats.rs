@@ -19,10 +19,7 @@ impl Quartiles {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let position = share * (values.len() - 1) as f64;
-            let (below, above) = (
-                values[position.floor() as usize],
-                values[position.ceil() as usize],
-            );
+            let (below, above) = (values[position.floor() as usize], values[position.ceil() as usize]);
             below + (above - below) * position.fract()
         };
         (!values.is_empty()).then(|| Quartiles {
@@ -51,10 +48,7 @@ mod tests {
     #[test]
     fn quartiles_interpolate() {
         let quartiles = Quartiles::of(vec![4.0, 1.0, 3.0, 2.0, 5.0]).unwrap();
-        assert_eq!(
-            (quartiles.low, quartiles.median, quartiles.high),
-            (2.0, 3.0, 4.0)
-        );
+        assert_eq!((quartiles.low, quartiles.median, quartiles.high), (2.0, 3.0, 4.0));
         assert_eq!(median(vec![1.0, 2.0]), 1.5);
         assert!(Quartiles::of(vec![]).is_none());
     }

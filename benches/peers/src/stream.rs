@@ -44,14 +44,9 @@ struct Span(Instant, Instant);
 /// # Errors
 ///
 /// Says which subscription missed, doubled or garbled messages.
-pub fn run<T: Payload, Q: Queue<T>>(
-    shape: &Shape,
-    messages: u64,
-) -> Result<(u64, Duration), String> {
+pub fn run<T: Payload, Q: Queue<T>>(shape: &Shape, messages: u64) -> Result<(u64, Duration), String> {
     let publishers = shape.publishers as u64;
-    let share = messages
-        .div_ceil(publishers)
-        .next_multiple_of(shape.batch as u64);
+    let share = messages.div_ceil(publishers).next_multiple_of(shape.batch as u64);
     let messages = share * publishers;
     let ends = Q::open(shape);
     let gate = Gate::new(shape.threads());
@@ -67,12 +62,7 @@ pub fn run<T: Payload, Q: Queue<T>>(
                     let maker = T::maker();
                     gate.pass();
                     let started = Instant::now();
-                    publish::<T, _>(
-                        publisher,
-                        shape.batch,
-                        index * share..(index + 1) * share,
-                        &maker,
-                    );
+                    publish::<T, _>(publisher, shape.batch, index * share..(index + 1) * share, &maker);
                     Span(started, Instant::now())
                 })
             })
@@ -121,25 +111,12 @@ pub fn run<T: Payload, Q: Queue<T>>(
             subscriptions[index]
         ));
     }
-    let first = spans
-        .iter()
-        .map(|span| span.0)
-        .min()
-        .expect("a run has threads");
-    let last = spans
-        .iter()
-        .map(|span| span.1)
-        .max()
-        .expect("a run has threads");
+    let first = spans.iter().map(|span| span.0).min().expect("a run has threads");
+    let last = spans.iter().map(|span| span.1).max().expect("a run has threads");
     Ok((messages, last - first))
 }
 
-fn publish<T: Payload, P: Publish<T>>(
-    mut publisher: P,
-    batch: usize,
-    ids: std::ops::Range<u64>,
-    maker: &T::Maker,
-) {
+fn publish<T: Payload, P: Publish<T>>(mut publisher: P, batch: usize, ids: std::ops::Range<u64>, maker: &T::Maker) {
     if batch == 1 {
         for id in ids {
             publisher.publish(T::make(maker, id));
@@ -181,11 +158,7 @@ impl Gate {
             if self.0.load(Ordering::Acquire) == 0 {
                 return;
             }
-            if turn % 64 == 63 {
-                thread::yield_now()
-            } else {
-                hint::spin_loop()
-            }
+            if turn % 64 == 63 { thread::yield_now() } else { hint::spin_loop() }
         }
     }
 }

@@ -59,10 +59,7 @@ fn nothing(count: u64) {
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "list".into());
-    let count = arguments
-        .next()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0);
+    let count = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(0);
     if name == "nothing" {
         nothing(count);
         return ExitCode::SUCCESS;
@@ -74,9 +71,5 @@ fn main() -> ExitCode {
     };
     ours::visit::<u64>(&mut pick);
     visit::<u64>(&mut pick);
-    if pick.found {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if pick.found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

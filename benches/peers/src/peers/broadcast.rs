@@ -144,8 +144,7 @@ impl<T: Payload + Pod> Queue<T> for PhotonPlain {
 impl<T: Payload + Pod> Publish<T> for PhotonPlainPublisher<T> {
     #[inline(always)]
     fn publish(&mut self, value: T) {
-        self.patience
-            .until(|| self.publisher.try_publish(value).ok());
+        self.patience.until(|| self.publisher.try_publish(value).ok());
     }
 }
 
@@ -179,17 +178,16 @@ impl<T: Payload> Publish<T> for MultiqueuePublisher<T> {
     #[inline(always)]
     fn publish(&mut self, value: T) {
         let mut refused = Some(value);
-        self.patience
-            .until(|| match self.sender.try_send(refused.take()?) {
-                Ok(()) => Some(()),
-                Err(std::sync::mpsc::TrySendError::Full(value)) => {
-                    refused = Some(value);
-                    None
-                }
-                Err(std::sync::mpsc::TrySendError::Disconnected(_)) => {
-                    panic!("the subscribers are gone")
-                }
-            });
+        self.patience.until(|| match self.sender.try_send(refused.take()?) {
+            Ok(()) => Some(()),
+            Err(std::sync::mpsc::TrySendError::Full(value)) => {
+                refused = Some(value);
+                None
+            }
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => {
+                panic!("the subscribers are gone")
+            }
+        });
     }
 }
 
@@ -210,11 +208,7 @@ impl<T: Payload> Queue<T> for Multiqueue {
             patience: Patience::for_shape(shape),
         };
         let subscriptions = alone(shape.subscriptions, || {
-            receiver
-                .add_stream()
-                .into_single()
-                .ok()
-                .expect("a new stream has one receiver")
+            receiver.add_stream().into_single().ok().expect("a new stream has one receiver")
         });
         receiver.unsubscribe();
         Ends {
@@ -380,8 +374,7 @@ impl<T: Payload> Publish<T> for WindowedSender<T> {
     #[inline(always)]
     fn publish(&mut self, value: T) {
         if self.unchecked == self.window {
-            self.patience
-                .until(|| (self.sender.len() <= 2 * self.window).then_some(()));
+            self.patience.until(|| (self.sender.len() <= 2 * self.window).then_some(()));
             self.unchecked = 0;
         }
         self.unchecked += 1;

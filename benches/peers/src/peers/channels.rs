@@ -94,12 +94,7 @@ channel!(
     clones,
     clones
 );
-send_and_recv!(
-    crossbeam_channel::Sender<T>,
-    crossbeam_channel::Receiver<T>,
-    send,
-    recv
-);
+send_and_recv!(crossbeam_channel::Sender<T>, crossbeam_channel::Receiver<T>, send, recv);
 
 channel!(
     AsyncChannel,
@@ -111,12 +106,7 @@ channel!(
     clones,
     clones
 );
-send_and_recv!(
-    async_channel::Sender<T>,
-    async_channel::Receiver<T>,
-    send_blocking,
-    recv_blocking
-);
+send_and_recv!(async_channel::Sender<T>, async_channel::Receiver<T>, send_blocking, recv_blocking);
 
 channel!(
     Loole,
@@ -247,10 +237,7 @@ impl<T> TokioReceiver<T> {
 impl<T: Payload> Receive<T> for TokioReceiver<T> {
     #[inline(always)]
     fn receive(&mut self, mut each: impl FnMut(&T)) -> bool {
-        self.receiver
-            .blocking_recv()
-            .map(|value| each(&value))
-            .is_some()
+        self.receiver.blocking_recv().map(|value| each(&value)).is_some()
     }
 
     fn receive_batch(&mut self, max: usize, mut each: impl FnMut(&T)) -> bool {

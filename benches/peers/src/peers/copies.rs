@@ -39,10 +39,7 @@ impl<T: Payload, Q: Queue<T>, N: Name> Queue<T> for Copies<Q, N> {
             }
             subscriptions.extend(ends.subscriptions);
         }
-        Ends {
-            publishers,
-            subscriptions,
-        }
+        Ends { publishers, subscriptions }
     }
 }
 

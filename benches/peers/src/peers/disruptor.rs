@@ -1,9 +1,8 @@
 //! `disruptor`: a ring of events, read in place by pollers. Its producers differ by topology.
 
 use disruptor::{
-    BusySpin, EventPoller, MultiConsumerBarrier, MultiProducer, MultiProducerBarrier, Polling,
-    Producer, SingleConsumerBarrier, SingleProducer, SingleProducerBarrier, build_multi_producer,
-    build_single_producer,
+    BusySpin, EventPoller, MultiConsumerBarrier, MultiProducer, MultiProducerBarrier, Polling, Producer, SingleConsumerBarrier,
+    SingleProducer, SingleProducerBarrier, build_multi_producer, build_single_producer,
 };
 
 use crate::{
@@ -51,8 +50,7 @@ impl<T: Payload> Queue<T> for Pair {
     }
 
     fn open(shape: &Shape) -> Ends<Self::Publisher, Self::Subscriber> {
-        let (poller, builder) =
-            build_single_producer(shape.capacity, T::blank, BusySpin).new_event_poller();
+        let (poller, builder) = build_single_producer(shape.capacity, T::blank, BusySpin).new_event_poller();
         Ends {
             publishers: vec![Side::new(builder.build(), shape)],
             subscriptions: vec![vec![Side::new(poller, shape)]],
@@ -71,8 +69,7 @@ impl<T: Payload> Queue<T> for FanOut {
     }
 
     fn open(shape: &Shape) -> Ends<Self::Publisher, Self::Subscriber> {
-        let mut builder =
-            build_single_producer(shape.capacity, T::blank, BusySpin).with_multi_consumer();
+        let mut builder = build_single_producer(shape.capacity, T::blank, BusySpin).with_multi_consumer();
         let mut subscriptions = Vec::new();
         for _ in 0..shape.subscriptions {
             let (poller, next) = builder.new_event_poller();
@@ -97,8 +94,7 @@ impl<T: Payload> Queue<T> for FanIn {
     }
 
     fn open(shape: &Shape) -> Ends<Self::Publisher, Self::Subscriber> {
-        let (poller, builder) =
-            build_multi_producer(shape.capacity, T::blank, BusySpin).new_event_poller();
+        let (poller, builder) = build_multi_producer(shape.capacity, T::blank, BusySpin).new_event_poller();
         Ends {
             publishers: clones(Side::new(builder.build(), shape), shape.publishers),
             subscriptions: vec![vec![Side::new(poller, shape)]],

@@ -58,6 +58,27 @@ pub fn visit<T: Payload>(visitor: &mut impl Visitor<T>) {
     visitor.queue::<Copies<rings::Array, copies::ArrayCopies>>();
 }
 
+/// Shows the peers that lead somewhere and carry any payload: fewer, because every payload of every peer takes its
+/// time to compile.
+pub fn visit_leaders<T: Payload>(visitor: &mut impl Visitor<T>) {
+    visitor.queue::<channels::StdSyncChannel>();
+    visitor.queue::<channels::CrossbeamChannel>();
+    visitor.queue::<channels::Kanal>();
+    visitor.queue::<channels::Thingbuf>();
+    visitor.queue::<channels::OmangoSpsc>();
+    visitor.queue::<channels::OmangoMpmc>();
+    visitor.queue::<channels::CrossfireSpsc>();
+    visitor.queue::<channels::CrossfireMpsc>();
+    visitor.queue::<channels::CrossfireMpmc>();
+    visitor.queue::<rings::Rtrb>();
+    visitor.queue::<disruptor::Pair>();
+    visitor.queue::<disruptor::FanOut>();
+    visitor.queue::<broadcast::Multiqueue>();
+    visitor.queue::<Copies<channels::CrossfireSpsc, copies::CrossfireSpscCopies>>();
+    visitor.queue::<Copies<channels::CrossfireMpmc, copies::CrossfireMpmcCopies>>();
+    visitor.queue::<Copies<channels::OmangoSpsc, copies::OmangoSpscCopies>>();
+}
+
 /// Shows the peers that carry plain data only.
 pub fn visit_plain<T: Payload + photon_ring::Pod>(visitor: &mut impl Visitor<T>) {
     visitor.queue::<broadcast::PhotonPlain>();

@@ -113,14 +113,13 @@ impl<T: Payload> Publish<T> for Side<Arc<ConcurrentCloser<T>>> {
     #[inline(always)]
     fn publish(&mut self, value: T) {
         let mut refused = Some(value);
-        self.patience
-            .until(|| match self.handle.0.push(refused.take()?) {
-                Ok(()) => Some(()),
-                Err(PushError::Full(value) | PushError::Closed(value)) => {
-                    refused = Some(value);
-                    None
-                }
-            });
+        self.patience.until(|| match self.handle.0.push(refused.take()?) {
+            Ok(()) => Some(()),
+            Err(PushError::Full(value) | PushError::Closed(value)) => {
+                refused = Some(value);
+                None
+            }
+        });
     }
 }
 
@@ -162,21 +161,19 @@ impl<T: Payload> Publish<T> for Side<rtrb::Producer<T>> {
     #[inline(always)]
     fn publish(&mut self, value: T) {
         let mut refused = Some(value);
-        self.patience
-            .until(|| match self.handle.push(refused.take()?) {
-                Ok(()) => Some(()),
-                Err(rtrb::PushError::Full(value)) => {
-                    refused = Some(value);
-                    None
-                }
-            });
+        self.patience.until(|| match self.handle.push(refused.take()?) {
+            Ok(()) => Some(()),
+            Err(rtrb::PushError::Full(value)) => {
+                refused = Some(value);
+                None
+            }
+        });
     }
 
     #[inline(always)]
     fn publish_batch(&mut self, count: usize, make: impl FnMut() -> T) {
-        self.patience.until(|| {
-            (self.handle.cached_slots() >= count || self.handle.slots() >= count).then_some(())
-        });
+        self.patience
+            .until(|| (self.handle.cached_slots() >= count || self.handle.slots() >= count).then_some(()));
         let chunk = self
             .handle
             .write_chunk_uninit(count)
@@ -249,9 +246,7 @@ impl<T: Payload> Publish<T> for Side<HeapProd<T>> {
     fn publish_batch(&mut self, count: usize, mut make: impl FnMut() -> T) {
         let mut left = count;
         self.patience.until(|| {
-            left -= self
-                .handle
-                .push_iter(std::iter::repeat_with(&mut make).take(left));
+            left -= self.handle.push_iter(std::iter::repeat_with(&mut make).take(left));
             (left == 0).then_some(())
         });
     }
@@ -272,10 +267,7 @@ impl<T: Payload> Receive<T> for Side<HeapCons<T>> {
     #[inline(always)]
     fn receive_batch(&mut self, max: usize, mut each: impl FnMut(&T)) -> bool {
         let open = self.receive(&mut each);
-        self.handle
-            .pop_iter()
-            .take(max - 1)
-            .for_each(|value| each(&value));
+        self.handle.pop_iter().take(max - 1).for_each(|value| each(&value));
         open
     }
 }

@@ -61,25 +61,14 @@ impl Executor {
         static TWO: OnceLock<Runtime> = OnceLock::new();
         let built = "a runtime without drivers can be built";
         match self {
-            Executor::CurrentThread => {
-                CURRENT.get_or_init(|| Builder::new_current_thread().build().expect(built))
-            }
-            Executor::TwoThreads => TWO.get_or_init(|| {
-                Builder::new_multi_thread()
-                    .worker_threads(2)
-                    .build()
-                    .expect(built)
-            }),
+            Executor::CurrentThread => CURRENT.get_or_init(|| Builder::new_current_thread().build().expect(built)),
+            Executor::TwoThreads => TWO.get_or_init(|| Builder::new_multi_thread().worker_threads(2).build().expect(built)),
         }
     }
 }
 
 /// Sends `messages` words from one task to another and checks what arrives.
-pub fn run<Q: TaskQueue>(
-    executor: Executor,
-    capacity: usize,
-    messages: u64,
-) -> Result<Duration, String> {
+pub fn run<Q: TaskQueue>(executor: Executor, capacity: usize, messages: u64) -> Result<Duration, String> {
     let (mut sender, mut receiver) = Q::open(capacity);
     let runtime = executor.runtime();
     let started = Instant::now();
@@ -96,9 +85,7 @@ pub fn run<Q: TaskQueue>(
         }
         (count, sum)
     });
-    let received = runtime
-        .block_on(receiving)
-        .map_err(|error| error.to_string())?;
+    let received = runtime.block_on(receiving).map_err(|error| error.to_string())?;
     let elapsed = started.elapsed();
     let expected = (messages, (0..messages).fold(0, u64::wrapping_add));
     if received == expected {
