@@ -158,6 +158,23 @@ impl<S: Account> Lender<S> {
         if self.take(1) == 1 { Some(Loan { node: self.node }) } else { None }
     }
 
+    /// As `lend`, on the lender's own credit alone and only if `wanted` says so: the fast path.
+    #[inline(always)]
+    pub(crate) fn lend_if(&self, wanted: impl FnOnce() -> bool) -> Option<Loan<S>> {
+        let word = &self.node().word;
+        let mut seen = word.load(Relaxed);
+        if !wanted() {
+            return None;
+        }
+        while unused(seen) != 0 {
+            match word.compare_exchange(seen, seen - UNUSED + OUT, AcqRel, Relaxed) {
+                Ok(_) => return Some(Loan { node: self.node }),
+                Err(actual) => seen = actual,
+            }
+        }
+        None
+    }
+
     /// Takes up to `most` credits and hands each to `each`.
     #[inline]
     pub(crate) fn lend_run(&self, most: u64, mut each: impl FnMut(Loan<S>)) -> u64 {

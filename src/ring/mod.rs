@@ -15,14 +15,14 @@
 //!
 //! # Positions and stamps
 //!
-//! Positions are `u64`, only grow, and never wrap (2^62 positions at 10^9 a second last 146 years). Slot `p & mask` carries a
+//! Positions are `u64`, only grow, and never wrap (2^61 positions at 10^9 a second last 73 years). Slot `p & mask` carries a
 //! stamp beside the value, so one cache line brings both:
 //!
 //! | stamp | meaning |
 //! |---|---|
-//! | `p << 2` | free for position `p` (what the slots start with; only [`Queue`] stores it again) |
-//! | `p << 2 \| 1` | holds the value of `p` |
-//! | `p << 2 \| 3` | holds the value of `p`, and its attachment stands in the side array |
+//! | `p << 3` | free for position `p` (what the slots start with; only [`Queue`] stores it again) |
+//! | `p << 3 \| 1` | holds the value of `p` |
+//! | `p << 3 \| 3` | holds the value of `p`, and its attachment stands in the side array |
 //!
 //! # Progress
 //!

@@ -70,6 +70,48 @@ impl<T, A> Queue<T, A> {
         self.slots.prepare_attachments();
     }
 
+    /// Publishes a plain value, if nothing stands in the way: neither a full ring nor a closed one.
+    #[inline(always)]
+    pub(crate) fn push(&self, value: T) -> Result<u64, T> {
+        let mut word = self.tail.load(Relaxed);
+        loop {
+            let t = position(word);
+            let slot = self.slots.at(t);
+            if !slot.is_free_for(word) {
+                return Err(value);
+            }
+            match self.tail.compare_exchange(word, word + 2, AcqRel, Relaxed) {
+                Ok(_) => {
+                    // SAFETY: I1: the CAS made `t` this thread's; its stamp said free (I3).
+                    unsafe { slot.publish_plain(t, value) };
+                    return Ok(t);
+                }
+                Err(actual) => word = actual,
+            }
+        }
+    }
+
+    /// Takes the next value, if it is there and plain.
+    #[inline(always)]
+    pub(crate) fn pop(&self) -> Option<(u64, T)> {
+        let mut h = self.head.load(Relaxed);
+        loop {
+            let slot = self.slots.at(h);
+            if !slot.is_plain_for(h << 1) {
+                return None;
+            }
+            match self.head.compare_exchange(h, h + 1, AcqRel, Relaxed) {
+                Ok(_) => {
+                    // SAFETY: the CAS made `h` this thread's, once; the stamp was loaded full.
+                    let value = unsafe { slot.take_plain() };
+                    slot.vacate_for(h + self.capacity());
+                    return Some((h, value));
+                }
+                Err(actual) => h = actual,
+            }
+        }
+    }
+
     /// Claims the next position.
     #[inline(always)]
     pub(crate) fn claim(&self) -> Result<QueueClaim<'_, T, A>, Refusal> {

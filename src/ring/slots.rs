@@ -8,13 +8,86 @@ use std::sync::OnceLock;
 
 use crate::sync::{AtomicU64, Ordering::*, UnsafeCell};
 
-/// What the stamp of a slot says, relative to a position.
-const FULL: u64 = 1;
-const WITH: u64 = 2;
+/// What the low three bits of a stamp say about its position. Other values never occur, which lets a comparison of the whole stamp with a
+/// shifted tail or head word check the word's flag at the same time (see [`plain_stamp`] and [`free_stamp`]).
+const FREE: u64 = 0;
+const PLAIN: u64 = 1;
+const WITH: u64 = 3;
+const STATE: u64 = 7;
 
-struct Slot<T> {
+/// The stamp that a slot must have to be claimed by a publisher that read `tail`. If the word's flag is set, no slot has it.
+#[inline(always)]
+const fn free_stamp(tail: u64) -> u64 {
+    tail << 2 | FREE
+}
+
+/// The stamp that a slot must have to be taken, without an attachment, by a reader that read `head` (a position shifted by a flag). If the
+/// flag is set, no slot has it.
+#[inline(always)]
+const fn plain_stamp(head: u64) -> u64 {
+    head << 2 | PLAIN
+}
+
+pub(super) struct Slot<T> {
     stamp: AtomicU64,
     value: UnsafeCell<MaybeUninit<T>>,
+}
+
+impl<T> Slot<T> {
+    /// Whether a publisher that read `tail` may claim this slot; `false` if the ring is closed.
+    #[inline(always)]
+    pub(super) fn is_free_for(&self, tail: u64) -> bool {
+        self.stamp.load(Acquire) == free_stamp(tail)
+    }
+
+    /// Whether a reader that read `head` finds a plain value here; `false` if the cursor is behind.
+    #[inline(always)]
+    pub(super) fn is_plain_for(&self, head: u64) -> bool {
+        self.stamp.load(Acquire) == plain_stamp(head)
+    }
+
+    /// Writes a plain value and publishes it as that of `p`.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the claim on `p`, this is its slot, and it is vacant (I1, I3).
+    #[inline(always)]
+    pub(super) unsafe fn publish_plain(&self, p: u64, value: T) {
+        // SAFETY: I1: the claim makes this thread the slot's only one; I3: nobody still reads it.
+        self.value.with_mut(|cell| unsafe { cell.cast::<T>().write(value) });
+        self.stamp.store(p << 3 | PLAIN, Release);
+    }
+
+    /// Lends the value.
+    ///
+    /// # Safety
+    ///
+    /// The stamp was loaded full for a position of the caller, and the slot is kept meanwhile: by a line (I4), or by the scan (I5).
+    #[inline(always)]
+    pub(super) unsafe fn read_plain<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        self.value.with(|cell| {
+            // SAFETY: I2: the stamp said full; I4 or I5 keeps it so.
+            let value = unsafe { &*cell.cast::<T>() };
+            read(value)
+        })
+    }
+
+    /// Moves the value out.
+    ///
+    /// # Safety
+    ///
+    /// The stamp was loaded full for a position that the caller alone may take, and it does so once.
+    #[inline(always)]
+    pub(super) unsafe fn take_plain(&self) -> T {
+        // SAFETY: I2: the value is there; taken once by contract.
+        self.value.with_mut(|cell| unsafe { cell.cast::<T>().read() })
+    }
+
+    /// Frees the slot for position `next` (queues only; a window's slots are freed by `freed`).
+    #[inline(always)]
+    pub(super) fn vacate_for(&self, next: u64) {
+        self.stamp.store(next << 3 | FREE, Release);
+    }
 }
 
 type Attachments<A> = Box<[UnsafeCell<MaybeUninit<A>>]>;
@@ -34,13 +107,16 @@ unsafe impl<T: Send, A: Send> Sync for Slots<T, A> {}
 impl<T, A> Slots<T, A> {
     /// Slots for positions from `start` on, each free for its first position.
     pub(super) fn new(capacity: usize, start: u64) -> Self {
-        debug_assert!(capacity.is_power_of_two());
+        assert!(
+            capacity.is_power_of_two(),
+            "capacities are rounded up to a power of two by the layer above"
+        );
         let mask = capacity as u64 - 1;
         let slots = (0..capacity as u64)
             .map(|index| {
                 let first = start + (index.wrapping_sub(start) & mask);
                 Slot {
-                    stamp: AtomicU64::new(first << 2),
+                    stamp: AtomicU64::new(first << 3 | FREE),
                     value: UnsafeCell::new(MaybeUninit::uninit()),
                 }
             })
@@ -58,25 +134,26 @@ impl<T, A> Slots<T, A> {
 
     #[inline(always)]
     fn index(&self, p: u64) -> usize {
-        // The length is a power of two, so this is a mask; written so, the bounds check goes away.
         (p as usize) & (self.slots.len() - 1)
     }
 
+    /// The slot of position `p`.
     #[inline(always)]
-    fn slot(&self, p: u64) -> &Slot<T> {
-        &self.slots[self.index(p)]
+    pub(super) fn at(&self, p: u64) -> &Slot<T> {
+        // SAFETY: the length is a power of two (asserted when made), so the mask keeps the index below it.
+        unsafe { self.slots.get_unchecked(self.index(p)) }
     }
 
     #[inline(always)]
     pub(super) fn is_free(&self, p: u64) -> bool {
-        self.slot(p).stamp.load(Acquire) == p << 2
+        self.at(p).stamp.load(Acquire) == p << 3 | FREE
     }
 
     /// The stamp of `p`, if `p` is published; Acquire, so the value may be read (I2).
     #[inline(always)]
     pub(super) fn full(&self, p: u64) -> Option<u64> {
-        let stamp = self.slot(p).stamp.load(Acquire);
-        (stamp | WITH == p << 2 | FULL | WITH).then_some(stamp)
+        let stamp = self.at(p).stamp.load(Acquire);
+        (stamp & !(WITH - PLAIN) == p << 3 | PLAIN).then_some(stamp)
     }
 
     /// Makes room for attachments. Called before a claim, because it allocates.
@@ -92,17 +169,17 @@ impl<T, A> Slots<T, A> {
     /// The caller holds the claim on `p`, and slot `p` is vacant (I1, I3). With an attachment, `prepare_attachments` was called.
     #[inline(always)]
     pub(super) unsafe fn publish(&self, p: u64, value: T, attachment: Option<A>) {
-        let slot = self.slot(p);
+        let slot = self.at(p);
+        let Some(attachment) = attachment else {
+            // SAFETY: this function's contract.
+            return unsafe { slot.publish_plain(p, value) };
+        };
         // SAFETY: I1: the claim makes this thread the slot's only one; I3: nobody still reads it.
         slot.value.with_mut(|cell| unsafe { cell.cast::<T>().write(value) });
-        let mut stamp = p << 2 | FULL;
-        if let Some(attachment) = attachment {
-            let side = self.attachments.get().expect("attachments were prepared before the claim");
-            // SAFETY: I1, I3, as for the value.
-            side[self.index(p)].with_mut(|cell| unsafe { cell.cast::<A>().write(attachment) });
-            stamp |= WITH;
-        }
-        slot.stamp.store(stamp, Release);
+        let side = self.attachments.get().expect("attachments were prepared before the claim");
+        // SAFETY: I1, I3, as for the value.
+        side[self.index(p)].with_mut(|cell| unsafe { cell.cast::<A>().write(attachment) });
+        slot.stamp.store(p << 3 | WITH, Release);
     }
 
     /// Lends the value of `p`.
@@ -112,10 +189,8 @@ impl<T, A> Slots<T, A> {
     /// `stamp` came from `full(p)`, and the slot is kept meanwhile: by a line (I4), or because the caller is the scan (I5).
     #[inline(always)]
     pub(super) unsafe fn read<R>(&self, p: u64, stamp: u64, read: impl FnOnce(&T, Option<&A>) -> R) -> R {
-        self.slot(p).value.with(|cell| {
-            // SAFETY: I2: the stamp says full; I4 or I5 keeps it so.
-            let value = unsafe { &*cell.cast::<T>() };
-            if stamp & WITH == 0 {
+        let look = |value: &T| {
+            if stamp & STATE == PLAIN {
                 return read(value, None);
             }
             let side = self
@@ -127,7 +202,9 @@ impl<T, A> Slots<T, A> {
                 let attachment = unsafe { &*cell.cast::<A>() };
                 read(value, Some(attachment))
             })
-        })
+        };
+        // SAFETY: this function's contract.
+        unsafe { self.at(p).read_plain(look) }
     }
 
     /// Moves the value of `p` out. The slot counts as vacant afterwards.
@@ -137,9 +214,9 @@ impl<T, A> Slots<T, A> {
     /// `stamp` came from `full(p)`, the caller alone may take `p` (a queue's claim, or I5), and it does so once.
     #[inline(always)]
     pub(super) unsafe fn take(&self, p: u64, stamp: u64) -> (T, Option<A>) {
-        // SAFETY: I2: the value is there; taken once by contract.
-        let value = self.slot(p).value.with_mut(|cell| unsafe { cell.cast::<T>().read() });
-        if stamp & WITH == 0 {
+        // SAFETY: this function's contract.
+        let value = unsafe { self.at(p).take_plain() };
+        if stamp & STATE == PLAIN {
             return (value, None);
         }
         let side = self
@@ -154,7 +231,7 @@ impl<T, A> Slots<T, A> {
     /// Frees the slot of `p` for the next lap (queues only; a window's slots are freed by `freed`).
     #[inline(always)]
     pub(super) fn vacate(&self, p: u64) {
-        self.slot(p).stamp.store((p + self.capacity()) << 2, Release);
+        self.at(p).vacate_for(p + self.capacity());
     }
 
     /// Whether taking values out is worth it: a plain value without attachments has nothing to drop.

@@ -69,6 +69,12 @@ impl<T: Send + 'static> TopicCore<T> {
         self.subscriptions.lock().clone()
     }
 
+    /// How far the shared handle may write without asking, as far as it remembers.
+    #[inline]
+    pub(crate) fn limit(&self) -> u64 {
+        self.lane.load(Relaxed)
+    }
+
     /// Lends what the shared handle remembers. It is only a cache: any value that was once right will do, hence Relaxed.
     #[inline]
     pub(crate) fn with_lane<R>(&self, use_it: impl FnOnce(&mut Lane) -> R) -> R {

@@ -5,7 +5,6 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::delivery::dead_letter::DeadReason;
-use crate::delivery::lease::LeaseId;
 use crate::delivery::outcome::{Outcome, cut};
 use crate::error::{Error, Result};
 use crate::message::Headers;
@@ -45,9 +44,10 @@ pub trait Mode: sealed::Sealed + Send + Sync + 'static {
     #[allow(private_interfaces)]
     fn fresh<T: Send + 'static>(taken: Taken<T>, credit: Option<Credit<T>>) -> Self::Item<T>;
 
+    /// As `fresh`, for a message that was delivered before, or where the ack timeout is to start.
     #[doc(hidden)]
     #[allow(private_interfaces)]
-    fn again<T: Send + 'static>(held: Held<T>, credit: Option<Credit<T>>) -> Self::Item<T>;
+    fn limited<T: Send + 'static>(held: Held<T>, credit: Option<Credit<T>>) -> Self::Item<T>;
 }
 
 /// Receives [`Delivery`]s: each is to be acked, nacked or rejected.
@@ -71,31 +71,21 @@ impl Mode for Explicit {
     #[allow(private_interfaces)]
     #[inline(always)]
     fn fresh<T: Send + 'static>(taken: Taken<T>, credit: Option<Credit<T>>) -> Delivery<T> {
-        let Taken { offset, value, meta } = taken;
-        Self::again(
-            Held {
-                value,
-                meta,
-                offset,
-                attempt: 0,
-                history: None,
-            },
-            credit,
-        )
+        let credit = credit.expect("an explicit seat takes credit before it takes a message");
+        Delivery {
+            open: Some(Open {
+                held: Held::fresh(taken),
+                credit,
+            }),
+        }
     }
 
     #[allow(private_interfaces)]
-    #[inline(always)]
-    fn again<T: Send + 'static>(mut held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
-        held.attempt = held.attempt.saturating_add(1);
+    fn limited<T: Send + 'static>(mut held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
         let credit = credit.expect("an explicit seat takes credit before it takes a message");
-        let lease = if credit.account().rules.ack_timeout.is_some() {
-            credit.account().grant(&held)
-        } else {
-            None
-        };
+        credit.account().grant(&mut held);
         Delivery {
-            open: Some(Open { held, credit, lease }),
+            open: Some(Open { held, credit }),
         }
     }
 }
@@ -111,8 +101,7 @@ impl Mode for Auto {
     }
 
     #[allow(private_interfaces)]
-    #[inline(always)]
-    fn again<T: Send + 'static>(held: Held<T>, _credit: Option<Credit<T>>) -> T {
+    fn limited<T: Send + 'static>(held: Held<T>, _credit: Option<Credit<T>>) -> T {
         held.value
     }
 }
@@ -148,7 +137,17 @@ pub struct Delivery<T: Send + 'static> {
 struct Open<T> {
     held: Held<T>,
     credit: Credit<T>,
-    lease: Option<LeaseId>,
+}
+
+impl<T: Send + 'static> Open<T> {
+    /// Ends the ack timeout, if there is one; `false` if it had run out.
+    #[inline(always)]
+    fn end_lease(&self) -> bool {
+        match &self.held.history {
+            None => true,
+            Some(history) => history.lease.is_none_or(|lease| self.credit.account().end_lease(lease)),
+        }
+    }
 }
 
 impl<T: Send + 'static> Delivery<T> {
@@ -177,10 +176,11 @@ impl<T: Send + 'static> Delivery<T> {
     /// As [`ack`](Self::ack); the payload is dropped then.
     #[inline]
     pub fn into_inner(self) -> Result<T> {
-        let Open { held, credit, lease } = self.end();
-        let held_lease = lease.is_none_or(|lease| credit.account().end_lease(lease));
+        let open = self.end();
+        let in_time = open.end_lease();
+        let Open { held, credit } = open;
         pay_back(credit);
-        if held_lease { Ok(held.value) } else { Err(Error::LeaseLost) }
+        if in_time { Ok(held.value) } else { Err(Error::LeaseLost) }
     }
 
     /// Failed: it is delivered again after the subscription's back-off, or goes to the dead letters if it failed too often.
@@ -235,8 +235,10 @@ impl<T: Send + 'static> Delivery<T> {
     }
 
     fn fail(self, failure: Failure) -> Result<()> {
-        let Open { held, credit, lease } = self.end();
-        if !lease.is_none_or(|lease| credit.account().end_lease(lease)) {
+        let open = self.end();
+        let in_time = open.end_lease();
+        let Open { held, credit } = open;
+        if !in_time {
             pay_back(credit);
             return Err(Error::LeaseLost);
         }
@@ -249,9 +251,12 @@ impl<T: Send + 'static> Delivery<T> {
 
     /// Puts the message back as if it had not been delivered: no failure is counted.
     pub(crate) fn put_back(self) {
-        let Open { held, credit, lease } = self.end();
-        if lease.is_none_or(|lease| credit.account().end_lease(lease)) {
+        let open = self.end();
+        let in_time = open.end_lease();
+        let Open { mut held, credit } = open;
+        if in_time {
             let state = credit.account().clone();
+            held.history().lease = None;
             state.change(|beside| beside.ready.push_front(held));
         }
         pay_back(credit);
@@ -264,7 +269,7 @@ impl<T: Send + 'static> Delivery<T> {
     /// [`Error::LeaseLost`] if it has run out already.
     pub fn extend(&self) -> Result<()> {
         let open = self.open();
-        match open.lease {
+        match open.held.history.as_ref().and_then(|history| history.lease) {
             Some(lease) if !open.credit.account().extend_lease(lease) => Err(Error::LeaseLost),
             _ => Ok(()),
         }
@@ -280,7 +285,7 @@ impl<T: Send + 'static> Delivery<T> {
     /// [`failures`](Self::failures) lead to the dead letters.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.open().held.attempt
+        self.open().held.attempts()
     }
 
     /// How often the message has failed before.

@@ -54,8 +54,12 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; the value is in it.
+    #[inline]
     pub fn publish(&self, value: T) -> Result<Receipt, PublishError<T>> {
-        self.message(value).publish()
+        match self.core.push(self.core.limit(), value) {
+            Ok(receipt) => Ok(receipt),
+            Err(value) => self.message(value).publish(),
+        }
     }
 
     /// Publishes a message if there is room now.
@@ -63,8 +67,12 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; the value is in it.
+    #[inline]
     pub fn try_publish(&self, value: T) -> Result<Receipt, PublishError<T>> {
-        self.message(value).try_publish()
+        match self.core.push(self.core.limit(), value) {
+            Ok(receipt) => Ok(receipt),
+            Err(value) => self.message(value).try_publish(),
+        }
     }
 
     /// Publishes a message, waiting for room at most this long; `Duration::MAX` is for ever.

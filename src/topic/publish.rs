@@ -259,8 +259,25 @@ pub(crate) enum Entry<'c, T> {
 }
 
 impl<T: Send + 'static> TopicCore<T> {
+    /// The fast path: publishes a plain message if nothing stands in the way.
+    #[inline(always)]
+    pub(crate) fn push(&self, limit: u64, value: T) -> Result<Receipt, T> {
+        let shared = &*self.shared;
+        if shared.timestamps {
+            return Err(value);
+        }
+        let offset = match &shared.ring {
+            Ring::Queue(queue) => queue.push(value)?,
+            Ring::Window(window, _) => window.push(limit, value)?,
+        };
+        if shared.has_sleepers() {
+            self.wake_subscribers();
+        }
+        Ok(Receipt::new(offset, shared.subscriptions.load(Relaxed)))
+    }
+
     /// Publishes one message, waiting for room until `deadline` (`None`: for ever).
-    #[inline]
+    #[cold]
     pub(crate) fn publish(&self, lane: &mut Lane, value: T, meta: MetaRef, deadline: Option<Instant>) -> Result<Receipt, PublishError<T>> {
         let claim = match self.shared.ring.claim(&mut lane.limit) {
             Ok(claim) => claim,
@@ -273,7 +290,7 @@ impl<T: Send + 'static> TopicCore<T> {
     }
 
     /// Publishes one message if there is room now.
-    #[inline]
+    #[cold]
     pub(crate) fn try_publish(&self, lane: &mut Lane, value: T, meta: MetaRef) -> Result<Receipt, PublishError<T>> {
         match self.shared.ring.claim(&mut lane.limit) {
             Ok(claim) => Ok(self.complete(claim, value, meta)),

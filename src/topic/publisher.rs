@@ -62,7 +62,6 @@ impl<T: Send + 'static> Publisher<T> {
         &self.topic
     }
 
-    #[inline(always)]
     fn meta(&self) -> MetaRef {
         if self.topic.core.shared.timestamps {
             Some(complete_meta(&self.topic.core, None))
@@ -78,8 +77,16 @@ impl<T: Send + 'static> Publisher<T> {
     /// As there.
     #[inline]
     pub fn publish(&mut self, value: T) -> Result<Receipt, PublishError<T>> {
+        match self.topic.core.push(self.lane.limit, value) {
+            Ok(receipt) => Ok(receipt),
+            Err(value) => self.publish_until(value, None),
+        }
+    }
+
+    #[cold]
+    fn publish_until(&mut self, value: T, deadline: Option<Instant>) -> Result<Receipt, PublishError<T>> {
         let meta = self.meta();
-        self.topic.core.publish(&mut self.lane, value, meta, None)
+        self.topic.core.publish(&mut self.lane, value, meta, deadline)
     }
 
     /// As [`Topic::try_publish`].
@@ -89,6 +96,14 @@ impl<T: Send + 'static> Publisher<T> {
     /// As there.
     #[inline]
     pub fn try_publish(&mut self, value: T) -> Result<Receipt, PublishError<T>> {
+        match self.topic.core.push(self.lane.limit, value) {
+            Ok(receipt) => Ok(receipt),
+            Err(value) => self.try_publish_slowly(value),
+        }
+    }
+
+    #[cold]
+    fn try_publish_slowly(&mut self, value: T) -> Result<Receipt, PublishError<T>> {
         let meta = self.meta();
         self.topic.core.try_publish(&mut self.lane, value, meta)
     }
@@ -111,8 +126,7 @@ impl<T: Send + 'static> Publisher<T> {
     ///
     /// As there.
     pub fn publish_deadline(&mut self, value: T, deadline: Instant) -> Result<Receipt, PublishError<T>> {
-        let meta = self.meta();
-        self.topic.core.publish(&mut self.lane, value, meta, Some(deadline))
+        self.publish_until(value, Some(deadline))
     }
 
     /// As [`Topic::publish_async`].

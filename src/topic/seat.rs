@@ -9,11 +9,12 @@
 //! A receiver that leaves with or without a message while work is left wakes one more, so one wake-up per publish is enough.
 
 use crate::delivery::lag::Lagged;
-use crate::ring::{Lender, Line, Loan, Nothing};
+use crate::message::Meta;
+use crate::ring::{Cursor, Lender, Line, Loan, Nothing};
 use crate::sync::{Arc, Ordering::*};
 use crate::topic::delivery::Mode;
 use crate::topic::shared::{Fresh, Ring, Taken};
-use crate::topic::state::{Beside, SubscriptionState};
+use crate::topic::state::{Beside, Held, Place, SubscriptionState};
 
 /// Why there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,10 @@ pub(crate) type Credit<T> = Loan<Arc<SubscriptionState<T>>>;
 
 pub(crate) struct Seat<T> {
     pub(crate) state: Arc<SubscriptionState<T>>,
-    line: Option<Arc<Line>>,
+    /// In a window: the cursor, and this seat's own line.
+    way: Option<(Arc<Cursor<T, Arc<Meta>>>, Arc<Line>)>,
+    /// No filter and no ack timeout: nothing to do between the ring and the receiver.
+    plain: bool,
     lender: Lender<Arc<SubscriptionState<T>>>,
     /// Whether a fresh message has the right of way over a redelivery.
     fresh_first: bool,
@@ -54,20 +58,63 @@ enum Look<I> {
 
 impl<T: Send + 'static> Seat<T> {
     pub(crate) fn new(state: &Arc<SubscriptionState<T>>) -> Self {
-        let line = match &state.shared.ring {
-            Ring::Window(window, _) => Some(window.line()),
-            Ring::Queue(_) => None,
+        let way = match (&state.shared.ring, &state.place) {
+            (Ring::Window(window, _), Place::Cursor(cursor)) => Some((cursor.clone(), window.line())),
+            _ => None,
         };
+        let plain = state.rules.filter.is_none() && state.rules.ack_timeout.is_none();
         Self {
             state: state.clone(),
-            line,
+            way,
+            plain,
             lender: Lender::new(state.clone()),
             fresh_first: false,
         }
     }
 
+    fn line(&self) -> Option<&Line> {
+        self.way.as_ref().map(|(_, line)| &**line)
+    }
+
+    /// The fast path: the next message, if there is one in the ring, it is plain, and nothing stands beside the ring.
+    #[inline(always)]
+    pub(crate) fn pop<M: Mode>(&mut self) -> Option<M::Item<T>> {
+        let state = &*self.state;
+        if state.attention.load(Relaxed) != 0 || !self.plain {
+            return None;
+        }
+        let shared = &*state.shared;
+        match (&shared.ring, &self.way) {
+            (Ring::Queue(queue), _) => {
+                let credit = if M::EXPLICIT {
+                    Some(self.lender.lend_if(|| queue.has_next())?)
+                } else {
+                    None
+                };
+                let Some((offset, value)) = queue.pop() else {
+                    return give_back(credit);
+                };
+                self.taken_one();
+                Some(M::fresh(Taken { offset, value, meta: None }, credit))
+            }
+            (Ring::Window(window, cloner), Some((cursor, line))) => {
+                let credit = if M::EXPLICIT {
+                    Some(self.lender.lend_if(|| window.has_next(cursor))?)
+                } else {
+                    None
+                };
+                let Some((offset, value)) = (cloner.pop)(window, state, cursor, line) else {
+                    return give_back(credit);
+                };
+                window.tidy(cursor, offset);
+                self.taken_one();
+                Some(M::fresh(Taken { offset, value, meta: None }, credit))
+            }
+            _ => None,
+        }
+    }
+
     /// Takes the next message, if there is one.
-    #[inline]
     pub(crate) fn try_next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
         loop {
             if self.state.attention.load(Relaxed) != 0 {
@@ -85,10 +132,10 @@ impl<T: Send + 'static> Seat<T> {
             } else {
                 None
             };
-            match self.state.take_fresh(self.line.as_deref()) {
+            match self.state.take_fresh(self.line()) {
                 Fresh::Got(taken) => {
                     self.taken_one();
-                    return Ok(M::fresh(taken, credit));
+                    return Ok(self.hand_over::<M>(taken, credit));
                 }
                 other => self.not_got(other)?,
             }
@@ -140,9 +187,9 @@ impl<T: Send + 'static> Seat<T> {
 
     fn run<M: Mode>(&mut self, max: usize, mut credits: Option<Vec<Credit<T>>>, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
         let state = &*self.state;
-        let mut push = |taken: Taken<T>| out.push(M::fresh(taken, credits.as_mut().and_then(Vec::pop)));
-        let result = match (&state.shared.ring, &state.place, &self.line) {
-            (Ring::Window(window, cloner), crate::topic::state::Place::Cursor(cursor), Some(line)) => {
+        let mut push = |taken: Taken<T>| out.push(self.hand_over::<M>(taken, credits.as_mut().and_then(Vec::pop)));
+        let result = match (&state.shared.ring, &state.place, self.line()) {
+            (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => {
                 let result = (cloner.run)(window, state, cursor, line, max, &mut push);
                 window.tidy(cursor, cursor.position().saturating_sub(1));
                 match result {
@@ -170,6 +217,16 @@ impl<T: Send + 'static> Seat<T> {
             self.taken_one();
         }
         result
+    }
+
+    /// Makes of a message what the receiver gets.
+    #[inline(always)]
+    fn hand_over<M: Mode>(&self, taken: Taken<T>, credit: Option<Credit<T>>) -> M::Item<T> {
+        if self.plain {
+            M::fresh(taken, credit)
+        } else {
+            M::limited(Held::fresh(taken), credit)
+        }
     }
 
     /// After something was taken: publishers may go on, and so may other receivers if there is more.
@@ -218,7 +275,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store.
     fn open_side_store(&self) {
-        let (Some(store), crate::topic::state::Place::Cursor(cursor)) = (&self.state.side_store, &self.state.place) else {
+        let (Some(store), Place::Cursor(cursor)) = (&self.state.side_store, &self.state.place) else {
             return;
         };
         let kept = store.kept.lock();
@@ -293,15 +350,18 @@ impl<T: Send + 'static> Seat<T> {
         } else {
             None
         };
-        let Some(held) = beside.ready.pop_front() else { return Look::Ring };
+        let Some(mut held) = beside.ready.pop_front() else {
+            return Look::Ring;
+        };
         state.raise_attention(&beside);
         drop(beside);
         self.fresh_first = true;
-        if held.attempt > 0 {
+        if let Some(history) = &mut held.history {
+            history.attempts = history.attempts.saturating_add(1);
             state.counters.redelivered.fetch_add(1, Relaxed);
         }
         self.taken_one();
-        Look::Item(M::again(held, credit))
+        Look::Item(M::limited(held, credit))
     }
 
     fn next_from_side_store<M: Mode>(&mut self, state: &Arc<SubscriptionState<T>>) -> Look<M::Item<T>> {
@@ -333,7 +393,7 @@ impl<T: Send + 'static> Seat<T> {
         match next {
             Some((offset, (value, meta))) => {
                 self.taken_one();
-                Look::Item(M::fresh(Taken { offset, value, meta }, credit))
+                Look::Item(self.hand_over::<M>(Taken { offset, value, meta }, credit))
             }
             None => Look::Ring,
         }
@@ -352,9 +412,18 @@ impl<T: Send + 'static> Seat<T> {
     }
 }
 
+/// A credit that was not needed after all.
+#[cold]
+fn give_back<T: Send + 'static, I>(credit: Option<Credit<T>>) -> Option<I> {
+    if let Some(state) = credit.and_then(Credit::pay_back) {
+        state.credit_returned();
+    }
+    None
+}
+
 impl<T> Drop for Seat<T> {
     fn drop(&mut self) {
-        if let (Ring::Window(window, _), Some(line)) = (&self.state.shared.ring, &self.line) {
+        if let (Ring::Window(window, _), Some((_, line))) = (&self.state.shared.ring, &self.way) {
             window.drop_line(line);
         }
         // A wake-up that found this receiver leaving must not be lost, and its unused credit is free for others.
@@ -367,7 +436,7 @@ impl<T> Drop for Seat<T> {
 impl<T> SubscriptionState<T> {
     fn ring_nothing(&self) -> Nothing {
         match (&self.shared.ring, &self.place) {
-            (Ring::Window(window, _), crate::topic::state::Place::Cursor(cursor)) => window.why_nothing(cursor),
+            (Ring::Window(window, _), Place::Cursor(cursor)) => window.why_nothing(cursor),
             (Ring::Queue(queue), _) => queue.why_nothing(),
             _ => unreachable!("a window's subscription has a cursor"),
         }

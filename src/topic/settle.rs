@@ -27,7 +27,8 @@ impl<T: Send + 'static> SubscriptionState<T> {
     #[cold]
     pub(crate) fn failed(&self, mut held: Held<T>, failure: Failure) {
         let now = self.shared.environment.now();
-        let history = held.history.get_or_insert_default();
+        let history = held.history();
+        history.lease = None;
         if history.failures == 0 {
             history.first_failed = now;
         }
@@ -115,7 +116,6 @@ impl<T: Send + 'static> SubscriptionState<T> {
             value,
             meta,
             offset,
-            attempt,
             history,
         } = held;
         let history = history.unwrap_or_default();
@@ -127,7 +127,7 @@ impl<T: Send + 'static> SubscriptionState<T> {
             offset: Offset::new(offset),
             reason,
             error: history.error,
-            attempts: attempt,
+            attempts: history.attempts,
             failures: history.failures,
             first_failed: history.first_failed,
             last_failed: history.last_failed,
@@ -160,15 +160,15 @@ impl<T: Send + 'static> SubscriptionState<T> {
         });
     }
 
-    /// Starts the ack timeout of a delivery; needs a clone, to have something to deliver again.
-    pub(crate) fn grant(&self, held: &Held<T>) -> Option<LeaseId> {
-        let timeout = self.rules.ack_timeout?;
-        let clone = self.shared.ring.cloner()?;
+    /// Starts the ack timeout of a delivery, if there is one: keeps a clone, to have something to deliver again.
+    pub(crate) fn grant(&self, held: &mut Held<T>) {
+        let (Some(timeout), Some(clone)) = (self.rules.ack_timeout, self.shared.ring.cloner()) else {
+            return;
+        };
         let copy = Held {
             value: clone(&held.value),
             meta: held.meta.clone(),
             offset: held.offset,
-            attempt: held.attempt,
             history: held.history.clone(),
         };
         let due = self.shared.environment.now().after(timeout);
@@ -177,10 +177,10 @@ impl<T: Send + 'static> SubscriptionState<T> {
             let first = beside.leases.next_due().is_none_or(|next| due < next);
             (beside.leases.grant(due, copy), first)
         };
+        held.history().lease = Some(lease);
         if first {
             self.shared.environment.timer.schedule(due, self.as_fire());
         }
-        Some(lease)
     }
 
     /// Ends a lease by a verdict; `false` if it had run out.
@@ -308,7 +308,6 @@ impl<T: Send + 'static> DeadLetters<T> {
                     value: letter.payload,
                     meta,
                     offset: letter.offset.get(),
-                    attempt: 0,
                     history: None,
                 };
                 self.state.change(|beside| beside.ready.push_back(held));

@@ -44,10 +44,13 @@ pub(crate) struct Cloner<T> {
     /// Makes the window, which needs `T: Sync`.
     pub(crate) window: fn(usize, u64) -> Window<T, Arc<Meta>>,
     pub(crate) clone: fn(&T) -> T,
+    /// The fast path of `one`: a plain message and no filter.
+    pub(crate) pop: Pop<T>,
     pub(crate) one: TakeOne<T>,
     pub(crate) run: TakeRun<T>,
 }
 
+type Pop<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line) -> Option<(u64, T)>;
 type TakeOne<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line) -> Take<Option<Taken<T>>>;
 type TakeRun<T> =
     fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line, usize, &mut dyn FnMut(Taken<T>)) -> Take<usize>;
@@ -65,6 +68,7 @@ impl<T: Clone + Send + Sync> Cloner<T> {
         Self {
             window: Window::new,
             clone: T::clone,
+            pop,
             one: take_one,
             run: take_run,
         }
@@ -93,6 +97,20 @@ fn clone_out<T: Clone>(state: &SubscriptionState<T>, offset: u64, value: &T, met
     });
     std::mem::forget(unwinding);
     taken
+}
+
+fn pop<T: Clone>(
+    window: &Window<T, Arc<Meta>>,
+    state: &SubscriptionState<T>,
+    cursor: &Cursor<T, Arc<Meta>>,
+    line: &Line,
+) -> Option<(u64, T)> {
+    window.pop(cursor, line, |position, value| {
+        let unwinding = LostOnUnwind { state, position };
+        let value = value.clone();
+        std::mem::forget(unwinding);
+        (position, value)
+    })
 }
 
 fn take_one<T: Clone>(

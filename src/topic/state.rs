@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::delivery::dead_letter::{DeadLetter, DeadReason, Letters};
 use crate::delivery::lag::{LagLog, Lagged};
-use crate::delivery::lease::Leases;
+use crate::delivery::lease::{LeaseId, Leases};
 use crate::delivery::parked::Parked;
 use crate::delivery::retry::Random;
 use crate::events::Event as Happened;
@@ -28,26 +28,64 @@ pub(crate) struct Held<T> {
     pub(crate) value: T,
     pub(crate) meta: MetaRef,
     pub(crate) offset: u64,
-    /// How often it was delivered.
-    pub(crate) attempt: u32,
-    /// Null until it fails for the first time.
+    /// Null for a message that is delivered for the first time, without a time limit: the usual case.
     pub(crate) history: Option<Box<History>>,
 }
 
-impl<T> Held<T> {
-    /// How often it failed.
-    pub(crate) fn failures(&self) -> u32 {
-        self.history.as_ref().map_or(0, |history| history.failures)
-    }
-}
-
-/// What happened to a message that failed.
-#[derive(Clone, Debug, Default)]
+/// What happened to a message so far.
+#[derive(Clone, Debug)]
 pub(crate) struct History {
+    /// How often it was delivered.
+    pub(crate) attempts: u32,
     pub(crate) failures: u32,
     pub(crate) first_failed: Timestamp,
     pub(crate) last_failed: Timestamp,
     pub(crate) error: Option<String>,
+    /// The time limit of the delivery that is out now.
+    pub(crate) lease: Option<LeaseId>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        let never = Timestamp::default();
+        Self {
+            attempts: 1,
+            failures: 0,
+            first_failed: never,
+            last_failed: never,
+            error: None,
+            lease: None,
+        }
+    }
+}
+
+impl<T> Held<T> {
+    /// A message that has not been delivered before.
+    #[inline(always)]
+    pub(crate) fn fresh(taken: Taken<T>) -> Self {
+        let Taken { offset, value, meta } = taken;
+        Self {
+            value,
+            meta,
+            offset,
+            history: None,
+        }
+    }
+
+    /// How often it was delivered, the delivery that is out included.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.history.as_ref().map_or(1, |history| history.attempts)
+    }
+
+    /// How often it failed.
+    pub(crate) fn failures(&self) -> u32 {
+        self.history.as_ref().map_or(0, |history| history.failures)
+    }
+
+    /// The history, to write to it.
+    pub(crate) fn history(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
 }
 
 /// A dead letter as it is stored: what users see, and what a redrive needs beside.

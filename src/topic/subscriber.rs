@@ -55,6 +55,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
         Subscription::new(self.seats.clone())
     }
 
+    #[cold]
     pub(crate) fn recv_until(&mut self, until: Until<'_>) -> Result<M::Item<T>, RecvError> {
         self.seat.recv(until, Seat::try_next::<M>)
     }
@@ -66,7 +67,10 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn recv(&mut self) -> Result<M::Item<T>, RecvError> {
-        self.recv_until(Until::FOREVER)
+        match self.seat.pop::<M>() {
+            Some(item) => Ok(item),
+            None => self.recv_until(Until::FOREVER),
+        }
     }
 
     /// As [`Subscription::try_recv`].
@@ -76,7 +80,10 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn try_recv(&mut self) -> Result<M::Item<T>, TryRecvError> {
-        self.seat.try_recv(Seat::try_next::<M>)
+        match self.seat.pop::<M>() {
+            Some(item) => Ok(item),
+            None => self.seat.try_recv(Seat::try_next::<M>),
+        }
     }
 
     /// As [`Subscription::recv_timeout`].

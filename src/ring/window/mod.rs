@@ -106,6 +106,45 @@ impl<T, A> Window<T, A> {
         self.slots.prepare_attachments();
     }
 
+    /// Publishes a plain value, if nothing stands in the way that a caller with this `limit` knows of (see [`Window::claim`]).
+    #[inline(always)]
+    pub(crate) fn push(&self, limit: u64, value: T) -> Result<u64, T> {
+        let mut word = self.tail.load(Relaxed);
+        loop {
+            let t = position(word);
+            if t >= limit || word & CLOSED != 0 {
+                return Err(value);
+            }
+            match self.tail.compare_exchange(word, word + 2, AcqRel, Relaxed) {
+                Ok(_) => {
+                    // SAFETY: I1: the CAS made `t` this thread's; `t` is below `freed + capacity` (I3).
+                    unsafe { self.slots.at(t).publish_plain(t, value) };
+                    return Ok(t);
+                }
+                Err(actual) => word = actual,
+            }
+        }
+    }
+
+    /// Takes the next position for `cursor` if it is there and plain, announced on `line`. See [`Window::take`].
+    #[inline(always)]
+    pub(crate) fn pop<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T) -> R) -> Option<R> {
+        let mut word = cursor.head.load(Acquire);
+        loop {
+            let h = position(word);
+            let slot = self.slots.at(h);
+            let _announced = line.announce(h);
+            if !slot.is_plain_for(word) {
+                return None;
+            }
+            match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
+                // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
+                Ok(_) => return Some(unsafe { slot.read_plain(|value| read(h, value)) }),
+                Err(actual) => word = actual,
+            }
+        }
+    }
+
     /// Claims the next position. `limit` is the caller's memory of `freed + capacity`, so that the shared variable is read once a lap.
     #[inline(always)]
     pub(crate) fn claim(&self, limit: &mut u64) -> Result<WindowClaim<'_, T, A>, Refusal> {
