@@ -175,14 +175,13 @@ impl<S: Account> Lender<S> {
         None
     }
 
-    /// Takes up to `most` credits and hands each to `each`.
+    /// Takes up to `most` credits.
     #[inline]
-    pub(crate) fn lend_run(&self, most: u64, mut each: impl FnMut(Loan<S>)) -> u64 {
-        let taken = self.take(most);
-        for _ in 0..taken {
-            each(Loan { node: self.node });
+    pub(crate) fn lend_run(&self, most: u64) -> Loans<S> {
+        Loans {
+            left: self.take(most),
+            node: self.node,
         }
-        taken
     }
 
     #[inline(always)]
@@ -229,6 +228,34 @@ impl<S: Account> Lender<S> {
             }
         }
         true
+    }
+}
+
+/// Several credits out on loan, to be taken one by one. What is left is paid back.
+pub(crate) struct Loans<S: Account> {
+    left: u64,
+    node: NonNull<Node<S>>,
+}
+
+impl<S: Account> Iterator for Loans<S> {
+    type Item = Loan<S>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Loan<S>> {
+        self.left = self.left.checked_sub(1)?;
+        Some(Loan { node: self.node })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left as usize, Some(self.left as usize))
+    }
+}
+
+impl<S: Account> ExactSizeIterator for Loans<S> {}
+
+impl<S: Account> Drop for Loans<S> {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 

@@ -38,13 +38,16 @@ impl<T, A> QueueClaim<'_, T, A> {
     }
 
     /// Publishes the first values of `values` into the claim; returns the first position. A `Drain` runs no code of the user.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
         assert!(values.len() as u64 >= self.len, "a claim is no larger than what it was made for");
-        for (p, value) in (self.from..self.from + self.len).zip(values) {
+        let mut p = self.from;
+        self.queue.slots.run(self.from, self.len).for_each(|slot| {
+            let Some(value) = values.next() else { return };
             // SAFETY: I1: this claim owns `from..from + len`; each stamp said free (I3).
-            unsafe { self.queue.slots.publish(p, value, None) };
-        }
+            unsafe { slot.publish_plain(p, value) };
+            p += 1;
+        });
         self.from
     }
 }
@@ -112,6 +115,35 @@ impl<T, A> Queue<T, A> {
         }
     }
 
+    /// Takes up to `max` plain values that are there in a row into `out`; returns the first position and how many.
+    #[inline(always)]
+    pub(crate) fn pop_run(&self, max: usize, out: &mut Vec<T>) -> Option<(u64, usize)> {
+        let most = (max as u64).min(self.capacity());
+        let mut h = self.head.load(Relaxed);
+        loop {
+            let len = self.slots.plain_run(h << 1, most);
+            if len == 0 {
+                return None;
+            }
+            // Before the claim, because it may allocate.
+            out.reserve(len as usize);
+            match self.head.compare_exchange(h, h + len, AcqRel, Relaxed) {
+                Ok(_) => {
+                    let mut next = h + self.capacity();
+                    out.extend(self.slots.run(h, len).map(|slot| {
+                        // SAFETY: the CAS made `h..h + len` this thread's, once each; the stamps were loaded full.
+                        let value = unsafe { slot.take_plain() };
+                        slot.vacate_for(next);
+                        next += 1;
+                        value
+                    }));
+                    return Some((h, len as usize));
+                }
+                Err(actual) => h = actual,
+            }
+        }
+    }
+
     /// Claims the next position.
     #[inline(always)]
     pub(crate) fn claim(&self) -> Result<QueueClaim<'_, T, A>, Refusal> {
@@ -152,7 +184,7 @@ impl<T, A> Queue<T, A> {
             }
             let t = position(word);
             let most = (max as u64).min(self.capacity());
-            let len = (t..t + most).take_while(|&p| self.slots.is_free(p)).count() as u64;
+            let len = self.slots.free_run(word, most);
             if len > 0 {
                 match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
                     Ok(_) => return Ok(QueueClaim { queue: self, from: t, len }),

@@ -90,6 +90,14 @@ impl<T> Slot<T> {
     }
 }
 
+/// Whether the slot has this stamp; the next position's is expected then.
+#[inline(always)]
+fn step_if<T>(expected: &mut u64, slot: &Slot<T>) -> bool {
+    let same = slot.stamp.load(Acquire) == *expected;
+    *expected += 1 << 3;
+    same
+}
+
 type Attachments<A> = Box<[UnsafeCell<MaybeUninit<A>>]>;
 
 /// A power of two of slots.
@@ -142,6 +150,30 @@ impl<T, A> Slots<T, A> {
     pub(super) fn at(&self, p: u64) -> &Slot<T> {
         // SAFETY: the length is a power of two (asserted when made), so the mask keeps the index below it.
         unsafe { self.slots.get_unchecked(self.index(p)) }
+    }
+
+    /// The slots of `len` positions from `from` on, at most one lap.
+    #[inline(always)]
+    pub(super) fn run(&self, from: u64, len: u64) -> impl Iterator<Item = &Slot<T>> {
+        let first = self.index(from);
+        let (before, tail) = self.slots.split_at(first);
+        let len = len as usize;
+        let (head, wrapped) = (len.min(tail.len()), len.saturating_sub(tail.len()).min(first));
+        tail[..head].iter().chain(&before[..wrapped])
+    }
+
+    /// How many positions from `from` on are free in a row, at most `most`. `tail` is the word that was read.
+    #[inline(always)]
+    pub(super) fn free_run(&self, tail: u64, most: u64) -> u64 {
+        let mut stamp = free_stamp(tail);
+        self.run(tail >> 1, most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
+    }
+
+    /// How many positions hold plain values in a row, at most `most`. `head` is the word that was read.
+    #[inline(always)]
+    pub(super) fn plain_run(&self, head: u64, most: u64) -> u64 {
+        let mut stamp = plain_stamp(head);
+        self.run(head >> 1, most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::message::Headers;
 use crate::offset::Offset;
 use crate::time::Timestamp;
-use crate::topic::seat::Credit;
+use crate::topic::seat::{Credit, Seat};
 use crate::topic::settle::Failure;
 use crate::topic::shared::Taken;
 use crate::topic::state::Held;
@@ -44,6 +44,10 @@ pub trait Mode: sealed::Sealed + Send + Sync + 'static {
     #[allow(private_interfaces)]
     fn fresh<T: Send + 'static>(taken: Taken<T>, credit: Option<Credit<T>>) -> Self::Item<T>;
 
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<Self::Item<T>>) -> Option<usize>;
+
     /// As `fresh`, for a message that was delivered before, or where the ack timeout is to start.
     #[doc(hidden)]
     #[allow(private_interfaces)]
@@ -72,12 +76,13 @@ impl Mode for Explicit {
     #[inline(always)]
     fn fresh<T: Send + 'static>(taken: Taken<T>, credit: Option<Credit<T>>) -> Delivery<T> {
         let credit = credit.expect("an explicit seat takes credit before it takes a message");
-        Delivery {
-            open: Some(Open {
-                held: Held::fresh(taken),
-                credit,
-            }),
-        }
+        Delivery::new(Held::fresh(taken), credit)
+    }
+
+    #[allow(private_interfaces)]
+    #[inline]
+    fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<Delivery<T>>) -> Option<usize> {
+        seat.pop_deliveries(max, out)
     }
 
     #[allow(private_interfaces)]
@@ -98,6 +103,12 @@ impl Mode for Auto {
     #[inline(always)]
     fn fresh<T: Send + 'static>(taken: Taken<T>, _credit: Option<Credit<T>>) -> T {
         taken.value
+    }
+
+    #[allow(private_interfaces)]
+    #[inline]
+    fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<T>) -> Option<usize> {
+        seat.pop_run(max, out).map(|(_, taken)| taken)
     }
 
     #[allow(private_interfaces)]
@@ -151,6 +162,13 @@ impl<T: Send + 'static> Open<T> {
 }
 
 impl<T: Send + 'static> Delivery<T> {
+    #[inline(always)]
+    pub(crate) fn new(held: Held<T>, credit: Credit<T>) -> Self {
+        Self {
+            open: Some(Open { held, credit }),
+        }
+    }
+
     fn open(&self) -> &Open<T> {
         self.open.as_ref().expect("a delivery is open until its verdict consumes it")
     }

@@ -37,15 +37,19 @@ pub(crate) enum Blocked {
 /// The credit of one delivery.
 pub(crate) type Credit<T> = Loan<Arc<SubscriptionState<T>>>;
 
+type Way<T> = (Arc<Cursor<T, Arc<Meta>>>, Arc<Line>);
+
 pub(crate) struct Seat<T> {
     pub(crate) state: Arc<SubscriptionState<T>>,
     /// In a window: the cursor, and this seat's own line.
-    way: Option<(Arc<Cursor<T, Arc<Meta>>>, Arc<Line>)>,
+    way: Option<Way<T>>,
     /// No filter and no ack timeout: nothing to do between the ring and the receiver.
     plain: bool,
     lender: Lender<Arc<SubscriptionState<T>>>,
     /// Whether a fresh message has the right of way over a redelivery.
     fresh_first: bool,
+    /// Empty between calls; kept so that runs of deliveries do not allocate.
+    values: Vec<T>,
 }
 
 /// What a look beside the ring found.
@@ -69,6 +73,7 @@ impl<T: Send + 'static> Seat<T> {
             plain,
             lender: Lender::new(state.clone()),
             fresh_first: false,
+            values: Vec::new(),
         }
     }
 
@@ -114,6 +119,55 @@ impl<T: Send + 'static> Seat<T> {
         }
     }
 
+    /// The fast path of a run: plain values from the ring, if nothing stands beside it.
+    #[inline]
+    pub(crate) fn pop_run(&mut self, max: usize, out: &mut Vec<T>) -> Option<(u64, usize)> {
+        let state = &*self.state;
+        if state.attention.load(Relaxed) != 0 || !self.plain {
+            return None;
+        }
+        let run = match (&state.shared.ring, &self.way) {
+            (Ring::Queue(queue), _) => queue.pop_run(max, out)?,
+            (Ring::Window(window, cloner), Some((cursor, line))) => {
+                let run = (cloner.pop_run)(window, state, cursor, line, max, out)?;
+                window.tidy(cursor, run.0 + run.1 as u64 - 1);
+                run
+            }
+            _ => return None,
+        };
+        self.taken_one();
+        Some(run)
+    }
+
+    /// A run of plain messages as deliveries, as many as there is credit for.
+    pub(crate) fn pop_deliveries(&mut self, max: usize, out: &mut Vec<crate::topic::Delivery<T>>) -> Option<usize> {
+        if !self.state.has_fresh() {
+            return None;
+        }
+        let mut values = std::mem::take(&mut self.values);
+        let mut credits = self.lender.lend_run(max as u64);
+        let run = if credits.len() == 0 {
+            None
+        } else {
+            self.pop_run(credits.len(), &mut values)
+        };
+        if let Some((first, _)) = run {
+            let offsets = first..;
+            let held = offsets
+                .zip(values.drain(..))
+                .map(|(offset, value)| Held::fresh(Taken { offset, value, meta: None }));
+            out.extend(
+                held.zip(&mut credits)
+                    .map(|(held, credit)| crate::topic::Delivery::new(held, credit)),
+            );
+        }
+        self.values = values;
+        for credit in credits {
+            give_back::<T, ()>(Some(credit));
+        }
+        run.map(|(_, len)| len)
+    }
+
     /// Takes the next message, if there is one.
     pub(crate) fn try_next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
         loop {
@@ -143,7 +197,16 @@ impl<T: Send + 'static> Seat<T> {
     }
 
     /// Takes up to `max` messages, at least one, into `out`.
+    #[inline]
     pub(crate) fn try_run<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
+        match M::pop_run(self, max, out) {
+            Some(taken) => Ok(taken),
+            None => self.try_run_slowly::<M>(max, out),
+        }
+    }
+
+    #[cold]
+    fn try_run_slowly<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
         if max == 0 {
             return Ok(0);
         }
@@ -177,8 +240,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// A run of deliveries: as many as there is credit for.
     fn run_on_credit<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
-        let mut credits = Vec::new();
-        self.lender.lend_run(max as u64, |credit| credits.push(credit));
+        let credits: Vec<_> = self.lender.lend_run(max as u64).collect();
         if credits.is_empty() {
             return Err(None);
         }

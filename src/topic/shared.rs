@@ -46,11 +46,13 @@ pub(crate) struct Cloner<T> {
     pub(crate) clone: fn(&T) -> T,
     /// The fast path of `one`: a plain message and no filter.
     pub(crate) pop: Pop<T>,
+    pub(crate) pop_run: PopRun<T>,
     pub(crate) one: TakeOne<T>,
     pub(crate) run: TakeRun<T>,
 }
 
 type Pop<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line) -> Option<(u64, T)>;
+type PopRun<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line, usize, &mut Vec<T>) -> Option<(u64, usize)>;
 type TakeOne<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line) -> Take<Option<Taken<T>>>;
 type TakeRun<T> =
     fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line, usize, &mut dyn FnMut(Taken<T>)) -> Take<usize>;
@@ -69,6 +71,7 @@ impl<T: Clone + Send + Sync> Cloner<T> {
             window: Window::new,
             clone: T::clone,
             pop,
+            pop_run,
             one: take_one,
             run: take_run,
         }
@@ -105,12 +108,27 @@ fn pop<T: Clone>(
     cursor: &Cursor<T, Arc<Meta>>,
     line: &Line,
 ) -> Option<(u64, T)> {
-    window.pop(cursor, line, |position, value| {
-        let unwinding = LostOnUnwind { state, position };
-        let value = value.clone();
-        std::mem::forget(unwinding);
-        (position, value)
-    })
+    window.pop(cursor, line, |position, value| (position, clone_plain(state, position, value)))
+}
+
+#[inline(always)]
+fn clone_plain<T: Clone>(state: &SubscriptionState<T>, position: u64, value: &T) -> T {
+    let unwinding = LostOnUnwind { state, position };
+    let value = value.clone();
+    std::mem::forget(unwinding);
+    value
+}
+
+fn pop_run<T: Clone>(
+    window: &Window<T, Arc<Meta>>,
+    state: &SubscriptionState<T>,
+    cursor: &Cursor<T, Arc<Meta>>,
+    line: &Line,
+    max: usize,
+    out: &mut Vec<T>,
+) -> Option<(u64, usize)> {
+    let read = |position, value: &T| clone_plain(state, position, value);
+    window.pop_run(cursor, line, max, out, read, |from, to| state.lost(from, to))
 }
 
 fn take_one<T: Clone>(

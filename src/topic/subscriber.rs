@@ -39,6 +39,9 @@ pub struct Subscriber<T: Send + 'static, M: Mode = Explicit> {
     mode: PhantomData<fn() -> M>,
 }
 
+// Nothing in here is pinned, whatever `T` is.
+impl<T: Send + 'static, M: Mode> Unpin for Subscriber<T, M> {}
+
 impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     pub(crate) fn new(seats: &Arc<Seats<T>>) -> Self {
         Self {

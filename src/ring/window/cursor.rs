@@ -15,6 +15,9 @@ pub(crate) struct Cursor<T, A> {
     pub(super) head: CachePadded<AtomicU64>,
     /// Where the cursor stood when it was overtaken first; valid while the *behind* bit is set.
     pub(super) lag_from: AtomicU64,
+    /// From here on, whatever the head has passed was released when it was claimed: where the cursor joined, or was moved to by a seek.
+    /// Written and read under the registry lock; Relaxed.
+    pub(super) since: AtomicU64,
     pub(super) overtaking: Overtaking<T, A>,
 }
 
@@ -55,6 +58,7 @@ impl<T, A> Cursor<T, A> {
         Self {
             head: CachePadded::new(AtomicU64::new(at << 1)),
             lag_from: AtomicU64::new(0),
+            since: AtomicU64::new(at),
             overtaking,
         }
     }

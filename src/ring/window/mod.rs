@@ -58,13 +58,16 @@ impl<T, A> WindowClaim<'_, T, A> {
     }
 
     /// Publishes the first values of `values` into the claim; returns the first position. A `Drain` runs no code of the user.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
         assert!(values.len() as u64 >= self.len, "a claim is no larger than what it was made for");
-        for (p, value) in (self.from..self.from + self.len).zip(values) {
+        let mut p = self.from;
+        self.window.slots.run(self.from, self.len).for_each(|slot| {
+            let Some(value) = values.next() else { return };
             // SAFETY: I1: this claim owns `from..from + len`, all below `freed + capacity` (I3).
-            unsafe { self.window.slots.publish(p, value, None) };
-        }
+            unsafe { slot.publish_plain(p, value) };
+            p += 1;
+        });
         self.from
     }
 }
@@ -140,6 +143,50 @@ impl<T, A> Window<T, A> {
             match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
                 // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
                 Ok(_) => return Some(unsafe { slot.read_plain(|value| read(h, value)) }),
+                Err(actual) => word = actual,
+            }
+        }
+    }
+
+    /// Takes up to `max` plain values in a row into `out`; returns the first position and how many. On unwinding as [`Window::take_run`].
+    #[inline(always)]
+    pub(crate) fn pop_run(
+        &self,
+        cursor: &Cursor<T, A>,
+        line: &Line,
+        max: usize,
+        out: &mut Vec<T>,
+        mut read: impl FnMut(u64, &T) -> T,
+        lost: impl Fn(u64, u64),
+    ) -> Option<(u64, usize)> {
+        let most = (max as u64).min(self.capacity());
+        let mut word = cursor.head.load(Acquire);
+        loop {
+            let h = position(word);
+            let _announced = line.announce(h);
+            let len = self.slots.plain_run(word, most);
+            if len == 0 {
+                return None;
+            }
+            // Before the claim, because it may allocate.
+            out.reserve(len as usize);
+            match cursor.head.compare_exchange(word, word + 2 * len, AcqRel, Acquire) {
+                Ok(_) => {
+                    let mut run = Run {
+                        window: self,
+                        cursor,
+                        next: h,
+                        end: h + len,
+                        lost: &lost,
+                    };
+                    out.extend(self.slots.run(h, len).map(|slot| {
+                        let p = run.next;
+                        run.next += 1;
+                        // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
+                        unsafe { slot.read_plain(|value| read(p, value)) }
+                    }));
+                    return Some((h, len as usize));
+                }
                 Err(actual) => word = actual,
             }
         }

@@ -105,12 +105,21 @@ impl<T, A> Window<T, A> {
         let heads = registry.cursors.iter().map(|c| c.position()).min();
         let heads = heads.unwrap_or_else(|| if want > freed { want + self.chunk() } else { freed });
         let upto = registry.lines.iter().map(|l| l.announced()).min().unwrap_or(u64::MAX).min(heads);
-        let (to, end) = self.take_out(freed, upto, taken);
+        let (to, end) = match self.is_plain(registry, freed) {
+            true => (upto.max(freed), Pass::Done),
+            false => self.take_out(freed, upto, taken),
+        };
         if registry.cursors.is_empty() {
             self.unrouted.fetch_add(to - freed, Relaxed);
         }
         self.freed.store(to, Release);
         end
+    }
+
+    /// Whether nothing has to be taken out and every position that the heads have passed is known to be released: a gating cursor claims only
+    /// what is released, from where it joined. Called after the heads were loaded, which brings the side array of whatever they passed.
+    fn is_plain(&self, registry: &Registry<T, A>, freed: u64) -> bool {
+        !self.slots.needs_drop() && registry.cursors.iter().any(|c| c.gates() && c.since.load(Relaxed) <= freed)
     }
 
     /// Takes out what stands below `upto` and is released; returns where it stopped.
@@ -213,6 +222,7 @@ impl<T, A> Window<T, A> {
     pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> u64 {
         let registry = self.registry.lock();
         let to = self.resolve(to);
+        cursor.since.store(to, Relaxed);
         let mut word = cursor.head.load(Acquire);
         while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
             word = actual;
