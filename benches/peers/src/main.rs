@@ -94,8 +94,10 @@ fn main() -> ExitCode {
     }
 
     println!("{}", machine::describe());
+    let priority = machine::prefer();
     let probe = Probe::start();
-    println!("placement  {}\n", probe.bounds());
+    println!("placement  {}", probe.bounds());
+    println!("priority   {priority}\n");
     let failed = measure(&mut benches, &probe, Duration::from_secs(flags.seconds)).err();
     println!("{}", report::table(&benches));
     if flags.rows.is_none() {

@@ -6,7 +6,7 @@ use std::{env, hint::black_box, process::ExitCode};
 
 use peers::{
     ours,
-    peers::{Visitor, visit},
+    peers::{Visitor, broadcast, channels, disruptor, rings},
     queue::{Ends, Publish, Queue, Receive, Shape},
 };
 
@@ -70,6 +70,15 @@ fn main() -> ExitCode {
         count,
     };
     ours::visit::<u64>(&mut pick);
-    visit::<u64>(&mut pick);
+    pick.queue::<disruptor::Pair>();
+    pick.queue::<rings::Rtrb>();
+    pick.queue::<rings::Array>();
+    pick.queue::<channels::Kanal>();
+    pick.queue::<channels::CrossfireSpsc>();
+    pick.queue::<channels::CrossfireMpmc>();
+    pick.queue::<channels::OmangoSpsc>();
+    pick.queue::<channels::CrossbeamChannel>();
+    pick.queue::<channels::TokioMpsc>();
+    pick.queue::<broadcast::TokioBroadcast>();
     if pick.found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
