@@ -7,9 +7,10 @@
 pub(crate) use self::imp::*;
 pub(crate) use std::sync::{Arc, Weak};
 
-/// Locks that are the same in models: for parts that no model runs.
+/// Locks that are the same in models: for parts that no model runs. And a counter that can be a static, which a model's cannot.
 pub(crate) mod plain {
     pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use std::sync::atomic::AtomicUsize;
 }
 
 #[cfg(not(ringmq_loom))]

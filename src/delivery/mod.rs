@@ -5,10 +5,10 @@
 //!
 //! ```text
 //!                 deliver              ack
-//!   pending ───────────────> in flight ─────────────────────────> done
-//!      ^                        │ nack, error, panic, drop
-//!      │ parked until due       v
-//!      └──────────────────── retry ── failures used up, reject ──> dead letter
+//!   pending ---------------> in flight -------------------------> done
+//!      ^                        | nack, error, panic, drop
+//!      | parked until due       v
+//!      +-------------------- retry -- failures used up, reject --> dead letter
 //! ```
 #![forbid(unsafe_code)]
 

@@ -21,6 +21,9 @@ use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 pub(crate) trait Account: Clone {
     /// The pool that this account's loans are drawn from.
     fn pool(&self) -> &CreditPool<Self>;
+
+    /// Called when credits came back that somebody may wait for, or whose lender is gone: they belong into the pool.
+    fn returned(&self, credits: u64);
 }
 
 const UNUSED: u64 = 1;
@@ -98,7 +101,7 @@ impl<S> CreditPool<S> {
         u64::from(self.total) - state.free
     }
 
-    /// Puts credits back that a loan returned (see [`Loan::pay_back`]).
+    /// Puts credits back that were returned to the account.
     pub(crate) fn put(&self, credits: u64) {
         self.state.lock().free += credits;
     }
@@ -114,7 +117,7 @@ pub(crate) struct Lender<S: Account> {
     node: NonNull<Node<S>>,
 }
 
-/// One credit out on loan. It must be paid back; dropping it pays back too.
+/// One credit out on loan. Dropping it pays it back: to its lender, or if that is gone or somebody waits for credit, to the account.
 pub(crate) struct Loan<S: Account> {
     node: NonNull<Node<S>>,
 }
@@ -158,14 +161,18 @@ impl<S: Account> Lender<S> {
         if self.take(1) == 1 { Some(Loan { node: self.node }) } else { None }
     }
 
-    /// As `lend`, on the lender's own credit alone and only if `wanted` says so: the fast path.
+    /// Whether the lender holds credit of its own. Only another lender that is short of credit takes it away.
     #[inline(always)]
-    pub(crate) fn lend_if(&self, wanted: impl FnOnce() -> bool) -> Option<Loan<S>> {
+    pub(crate) fn has_credit(&self) -> bool {
+        // Relaxed: the loan itself decides.
+        unused(self.node().word.load(Relaxed)) != 0
+    }
+
+    /// As `lend`, on the lender's own credit alone: the fast path.
+    #[inline(always)]
+    pub(crate) fn lend_own(&self) -> Option<Loan<S>> {
         let word = &self.node().word;
         let mut seen = word.load(Relaxed);
-        if !wanted() {
-            return None;
-        }
         while unused(seen) != 0 {
             match word.compare_exchange(seen, seen - UNUSED + OUT, AcqRel, Relaxed) {
                 Ok(_) => return Some(Loan { node: self.node }),
@@ -231,7 +238,7 @@ impl<S: Account> Lender<S> {
     }
 }
 
-/// Several credits out on loan, to be taken one by one. What is left is paid back.
+/// Several credits of one lender out on loan, to be taken one by one. What is left when it is dropped is paid back in one step.
 pub(crate) struct Loans<S: Account> {
     left: u64,
     node: NonNull<Node<S>>,
@@ -253,9 +260,31 @@ impl<S: Account> Iterator for Loans<S> {
 
 impl<S: Account> ExactSizeIterator for Loans<S> {}
 
+impl<S: Account> Loans<S> {
+    /// These loans and this one, if it is of the same lender.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, loan: Loan<S>) -> Result<(), Loan<S>> {
+        if loan.node != self.node {
+            return Err(loan);
+        }
+        std::mem::forget(loan);
+        self.left += 1;
+        Ok(())
+    }
+}
+
+impl<S: Account> From<Loan<S>> for Loans<S> {
+    fn from(loan: Loan<S>) -> Self {
+        let loan = std::mem::ManuallyDrop::new(loan);
+        Self { left: 1, node: loan.node }
+    }
+}
+
 impl<S: Account> Drop for Loans<S> {
     fn drop(&mut self) {
-        self.for_each(drop);
+        if self.left > 0 {
+            settle(self.node, self.left);
+        }
     }
 }
 
@@ -296,48 +325,42 @@ impl<S: Account> Loan<S> {
     pub(crate) fn account(&self) -> &S {
         &self.node().account
     }
+}
 
-    /// Returns the credit to its lender. If the lender is gone, or somebody waits for credit, the account comes back instead: the
-    /// caller then puts one credit into its pool and wakes whoever waits.
-    #[inline(always)]
-    #[must_use = "an account that comes back wants its credit put into the pool"]
-    pub(crate) fn pay_back(self) -> Option<S> {
-        let loan = std::mem::ManuallyDrop::new(self);
-        loan.settle()
-    }
-
-    #[inline(always)]
-    fn settle(&self) -> Option<S> {
-        let word = &self.node().word;
-        let mut seen = word.load(Relaxed);
-        loop {
-            if seen & (RETIRED | WANTED) != 0 {
-                return Some(self.settle_elsewhere());
-            }
-            match word.compare_exchange(seen, seen - OUT + UNUSED, AcqRel, Relaxed) {
-                Ok(_) => return None,
-                Err(actual) => seen = actual,
-            }
+/// Returns `n` credits that are out on loan.
+#[inline(always)]
+fn settle<S: Account>(node: NonNull<Node<S>>, n: u64) {
+    // SAFETY: `n` loans of the caller are out, and a node with a loan out is not freed.
+    let word = unsafe { &node.as_ref().word };
+    let mut seen = word.load(Relaxed);
+    loop {
+        if seen & (RETIRED | WANTED) != 0 {
+            return settle_elsewhere(node, n);
         }
-    }
-
-    #[cold]
-    fn settle_elsewhere(&self) -> S {
-        // First the account, while this loan still keeps the node.
-        let account = self.account().clone();
-        let before = self.node().word.fetch_sub(OUT, AcqRel);
-        if before & RETIRED != 0 && out(before) == 1 {
-            free(self.node);
+        match word.compare_exchange(seen, seen - n * OUT + n * UNUSED, AcqRel, Relaxed) {
+            Ok(_) => return,
+            Err(actual) => seen = actual,
         }
-        account
     }
 }
 
+#[cold]
+fn settle_elsewhere<S: Account>(node: NonNull<Node<S>>, n: u64) {
+    // SAFETY: `n` loans of the caller are out, and a node with a loan out is not freed.
+    let alive = unsafe { node.as_ref() };
+    // First the account, while these loans still keep the node.
+    let account = alive.account.clone();
+    let before = alive.word.fetch_sub(n * OUT, AcqRel);
+    if before & RETIRED != 0 && out(before) == n {
+        free(node);
+    }
+    account.returned(n);
+}
+
 impl<S: Account> Drop for Loan<S> {
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Some(account) = self.settle() {
-            account.pool().put(1);
-        }
+        settle(self.node, 1);
     }
 }
 

@@ -58,7 +58,7 @@ mod queue;
 mod slots;
 mod window;
 
-pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, MAX_CREDITS};
+pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, Loans, MAX_CREDITS};
 pub(crate) use self::queue::{Queue, QueueClaim};
 pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Window, WindowClaim};
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 use crate::delivery::dead_letter::DeadReason;
 use crate::delivery::outcome::{Outcome, cut};
 use crate::error::{Error, Result};
-use crate::message::Headers;
+use crate::message::{Headers, MetaRef};
 use crate::offset::Offset;
+use crate::ring::Loans;
+use crate::sync::Arc;
 use crate::time::Timestamp;
 use crate::topic::seat::{Credit, Seat};
 use crate::topic::settle::Failure;
 use crate::topic::shared::Taken;
-use crate::topic::state::Held;
+use crate::topic::state::{Held, History, SubscriptionState};
 
 /// How a handle receives: as deliveries that want a verdict ([`Explicit`]), or as plain payloads ([`Auto`]).
 ///
@@ -89,9 +91,7 @@ impl Mode for Explicit {
     fn limited<T: Send + 'static>(mut held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
         let credit = credit.expect("an explicit seat takes credit before it takes a message");
         credit.account().grant(&mut held);
-        Delivery {
-            open: Some(Open { held, credit }),
-        }
+        Delivery::new(held, credit)
     }
 }
 
@@ -142,39 +142,63 @@ impl Mode for Auto {
 #[must_use = "dropping a delivery without a verdict is a nack"]
 pub struct Delivery<T: Send + 'static> {
     /// `None` once there was a verdict.
-    open: Option<Open<T>>,
-}
-
-struct Open<T> {
-    held: Held<T>,
-    credit: Credit<T>,
-}
-
-impl<T: Send + 'static> Open<T> {
-    /// Ends the ack timeout, if there is one; `false` if it had run out.
-    #[inline(always)]
-    fn end_lease(&self) -> bool {
-        match &self.held.history {
-            None => true,
-            Some(history) => history.lease.is_none_or(|lease| self.credit.account().end_lease(lease)),
-        }
-    }
+    credit: Option<Credit<T>>,
+    /// `None` once it was given out or taken back.
+    value: Option<T>,
+    offset: u64,
+    meta: MetaRef,
+    history: Option<Box<History>>,
 }
 
 impl<T: Send + 'static> Delivery<T> {
     #[inline(always)]
     pub(crate) fn new(held: Held<T>, credit: Credit<T>) -> Self {
+        let Held {
+            value,
+            meta,
+            offset,
+            history,
+        } = held;
         Self {
-            open: Some(Open { held, credit }),
+            credit: Some(credit),
+            value: Some(value),
+            offset,
+            meta,
+            history,
         }
     }
 
-    fn open(&self) -> &Open<T> {
-        self.open.as_ref().expect("a delivery is open until its verdict consumes it")
+    fn account(&self) -> &Arc<SubscriptionState<T>> {
+        self.credit
+            .as_ref()
+            .expect("a delivery has its credit until its verdict consumes it")
+            .account()
     }
 
-    fn end(mut self) -> Open<T> {
-        self.open.take().expect("a delivery is open until its verdict consumes it")
+    /// Ends the ack timeout, if there is one; `false` if it had run out.
+    #[inline(always)]
+    fn end_lease(&self) -> bool {
+        match &self.history {
+            None => true,
+            Some(history) => history.lease.is_none_or(|lease| self.account().end_lease(lease)),
+        }
+    }
+
+    /// Gives the credit back. From here on, dropping the delivery says nothing more.
+    #[inline(always)]
+    fn pay_back(&mut self) {
+        drop(self.credit.take());
+    }
+
+    /// Takes the message out, to be delivered again or to be kept as a dead letter.
+    fn take_back(&mut self) -> Option<Held<T>> {
+        let value = self.value.take()?;
+        Some(Held {
+            value,
+            meta: self.meta.take(),
+            offset: self.offset,
+            history: self.history.take(),
+        })
     }
 
     /// Done: the subscription will not see the message again.
@@ -182,9 +206,30 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// [`Error::LeaseLost`] if an ack timeout ran out before: the message is or will be delivered again.
-    #[inline]
-    pub fn ack(self) -> Result<()> {
-        self.into_inner().map(drop)
+    #[inline(always)]
+    pub fn ack(mut self) -> Result<()> {
+        let in_time = self.end_lease();
+        self.pay_back();
+        if in_time { Ok(()) } else { Err(Error::LeaseLost) }
+    }
+
+    /// Acks all of these; credits of one lender are returned together.
+    pub(crate) fn ack_all(deliveries: impl Iterator<Item = Self>) -> Result<()> {
+        let mut in_time = true;
+        let mut credits: Option<Loans<Arc<SubscriptionState<T>>>> = None;
+        for mut delivery in deliveries {
+            in_time &= delivery.end_lease();
+            let Some(credit) = delivery.credit.take() else { continue };
+            let other = match &mut credits {
+                Some(credits) => credits.add(credit).err(),
+                None => Some(credit),
+            };
+            if let Some(credit) = other {
+                credits = Some(Loans::from(credit));
+            }
+        }
+        drop(credits);
+        if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
     /// Acks, and gives the payload out.
@@ -193,12 +238,10 @@ impl<T: Send + 'static> Delivery<T> {
     ///
     /// As [`ack`](Self::ack); the payload is dropped then.
     #[inline]
-    pub fn into_inner(self) -> Result<T> {
-        let open = self.end();
-        let in_time = open.end_lease();
-        let Open { held, credit } = open;
-        pay_back(credit);
-        if in_time { Ok(held.value) } else { Err(Error::LeaseLost) }
+    pub fn into_inner(mut self) -> Result<T> {
+        let in_time = self.end_lease();
+        self.pay_back();
+        self.value.take().filter(|_| in_time).ok_or(Error::LeaseLost)
     }
 
     /// Failed: it is delivered again after the subscription's back-off, or goes to the dead letters if it failed too often.
@@ -252,32 +295,26 @@ impl<T: Send + 'static> Delivery<T> {
         }
     }
 
-    fn fail(self, failure: Failure) -> Result<()> {
-        let open = self.end();
-        let in_time = open.end_lease();
-        let Open { held, credit } = open;
-        if !in_time {
-            pay_back(credit);
-            return Err(Error::LeaseLost);
-        }
-        let state = credit.account().clone();
+    fn fail(mut self, failure: Failure) -> Result<()> {
+        let in_time = self.end_lease();
+        let state = self.account().clone();
         // First the message, then the credit: it is never neither in flight nor waiting.
-        state.failed(held, failure);
-        pay_back(credit);
-        Ok(())
+        if in_time && let Some(held) = self.take_back() {
+            state.failed(held, failure);
+        }
+        self.pay_back();
+        if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
     /// Puts the message back as if it had not been delivered: no failure is counted.
-    pub(crate) fn put_back(self) {
-        let open = self.end();
-        let in_time = open.end_lease();
-        let Open { mut held, credit } = open;
-        if in_time {
-            let state = credit.account().clone();
+    pub(crate) fn put_back(mut self) {
+        let in_time = self.end_lease();
+        let state = self.account().clone();
+        if in_time && let Some(mut held) = self.take_back() {
             held.history().lease = None;
             state.change(|beside| beside.ready.push_front(held));
         }
-        pay_back(credit);
+        self.pay_back();
     }
 
     /// Asks for more time: the ack timeout starts anew. Without an ack timeout there is nothing to extend.
@@ -286,9 +323,8 @@ impl<T: Send + 'static> Delivery<T> {
     ///
     /// [`Error::LeaseLost`] if it has run out already.
     pub fn extend(&self) -> Result<()> {
-        let open = self.open();
-        match open.held.history.as_ref().and_then(|history| history.lease) {
-            Some(lease) if !open.credit.account().extend_lease(lease) => Err(Error::LeaseLost),
+        match self.history.as_ref().and_then(|history| history.lease) {
+            Some(lease) if !self.account().extend_lease(lease) => Err(Error::LeaseLost),
             _ => Ok(()),
         }
     }
@@ -296,73 +332,71 @@ impl<T: Send + 'static> Delivery<T> {
     /// The message's place in its topic.
     #[must_use]
     pub fn offset(&self) -> Offset {
-        Offset::new(self.open().held.offset)
+        Offset::new(self.offset)
     }
 
     /// How often the message was delivered, this time included. Deliveries that a drain or close took back count too; only
     /// [`failures`](Self::failures) lead to the dead letters.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.open().held.attempts()
+        self.history.as_ref().map_or(1, |history| history.attempts)
     }
 
     /// How often the message has failed before.
     #[must_use]
     pub fn failures(&self) -> u32 {
-        self.open().held.failures()
+        self.history.as_ref().map_or(0, |history| history.failures)
     }
 
     /// The message's key, if it has one.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
-        self.open().held.meta.as_ref()?.key.as_deref()
+        self.meta.as_ref()?.key.as_deref()
     }
 
     /// The message's headers.
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        self.open().held.meta.as_ref().map_or(Headers::EMPTY, |meta| &meta.headers)
+        self.meta.as_ref().map_or(Headers::EMPTY, |meta| &meta.headers)
     }
 
     /// When it was published, if the topic notes that.
     #[must_use]
     pub fn published(&self) -> Option<Timestamp> {
-        self.open().held.meta.as_ref()?.published
-    }
-}
-
-#[inline(always)]
-fn pay_back<T>(credit: Credit<T>) {
-    if let Some(state) = credit.pay_back() {
-        state.credit_returned();
+        self.meta.as_ref()?.published
     }
 }
 
 impl<T: Send + 'static> Deref for Delivery<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
-        &self.open().held.value
+        self.value.as_ref().expect("a delivery has its value until its verdict consumes it")
     }
 }
 
 impl<T: Send + 'static> Drop for Delivery<T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            drop_open(open);
+        if self.credit.is_some() {
+            self.drop_without_verdict();
         }
     }
 }
 
-#[cold]
-fn drop_open<T: Send + 'static>(open: Open<T>) {
-    let delivery = Delivery { open: Some(open) };
-    if delivery.open().credit.account().is_ending() {
-        delivery.put_back();
-    } else {
-        // A lease that ran out needs nothing: the message is on its way already.
-        let _ = delivery.nack();
+impl<T: Send + 'static> Delivery<T> {
+    #[cold]
+    fn drop_without_verdict(&mut self) {
+        let Some(held) = self.take_back() else { return };
+        let Some(credit) = self.credit.take() else { return };
+        let delivery = Self::new(held, credit);
+        if delivery.account().is_ending() {
+            delivery.put_back();
+        } else {
+            // A lease that ran out needs nothing: the message is on its way already.
+            let _ = delivery.nack();
+        }
     }
 }
 

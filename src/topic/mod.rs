@@ -4,10 +4,10 @@
 //! here somebody waits. The rules of delivery themselves are pure functions and state machines in `delivery`.
 //!
 //! ```text
-//!   Topic ──┐                                            ┌── Subscription ── Subscriber
-//!           ├── TopicCore ── Shared(ring) ── SubscriptionState ──┤
-//!   Publisher ┘       (who subscribes)       (place, rules, what    └── Delivery
-//!                                             stands beside the ring)
+//!   Topic -----+                                                        +-- Subscription -- Subscriber
+//!              +-- TopicCore ------- Shared(ring) -- SubscriptionState --+
+//!   Publisher -+   (who subscribes)                  (place, rules, what +-- Delivery
+//!                                                     stands beside the ring)
 //! ```
 //!
 //! No cycle of references: a state knows what its topic shares, not the topic.

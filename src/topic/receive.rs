@@ -130,6 +130,16 @@ impl Until<'_> {
 }
 
 impl<T: Send + 'static> Seat<T> {
+    #[cold]
+    pub(crate) fn recv_slowly<M: Mode>(&mut self) -> Result<M::Item<T>, RecvError> {
+        self.recv(Until::FOREVER, Self::try_next::<M>)
+    }
+
+    #[cold]
+    pub(crate) fn try_recv_slowly<M: Mode>(&mut self) -> Result<M::Item<T>, TryRecvError> {
+        self.try_recv(Self::try_next::<M>)
+    }
+
     /// One look, waiting only for what comes by itself.
     #[inline]
     pub(crate) fn try_recv<R>(&mut self, mut look: impl FnMut(&mut Self) -> Result<R, Blocked>) -> Result<R, TryRecvError> {

@@ -81,42 +81,57 @@ impl<T: Send + 'static> Seat<T> {
         self.way.as_ref().map(|(_, line)| &**line)
     }
 
-    /// The fast path: the next message, if there is one in the ring, it is plain, and nothing stands beside the ring.
+    /// The next message by the fast path, if it is in the ring, plain, and nothing stands beside the ring; else what `otherwise` says.
     #[inline(always)]
-    pub(crate) fn pop<M: Mode>(&mut self) -> Option<M::Item<T>> {
+    pub(crate) fn pop_or<M: Mode, E>(&mut self, otherwise: impl FnOnce(&mut Self) -> Result<M::Item<T>, E>) -> Result<M::Item<T>, E> {
         let state = &*self.state;
-        if state.attention.load(Relaxed) != 0 || !self.plain {
-            return None;
-        }
-        let shared = &*state.shared;
-        match (&shared.ring, &self.way) {
-            (Ring::Queue(queue), _) => {
-                let credit = if M::EXPLICIT {
-                    Some(self.lender.lend_if(|| queue.has_next())?)
-                } else {
-                    None
-                };
-                let Some((offset, value)) = queue.pop() else {
-                    return give_back(credit);
-                };
-                self.taken_one();
-                Some(M::fresh(Taken { offset, value, meta: None }, credit))
+        if state.attention.load(Relaxed) == 0 && self.plain {
+            match (&state.shared.ring, &self.way) {
+                (Ring::Queue(queue), _) => {
+                    if (!M::EXPLICIT || self.lender.has_credit())
+                        && let Some((offset, value)) = queue.pop()
+                        && let Some(item) = self.taken::<M>(offset, value)
+                    {
+                        return Ok(item);
+                    }
+                }
+                (Ring::Window(window, cloner), Some((cursor, line))) => {
+                    if (!M::EXPLICIT || self.lender.has_credit())
+                        && let Some((offset, value)) = (cloner.pop)(window, state, cursor, line)
+                    {
+                        window.tidy(cursor, offset);
+                        if let Some(item) = self.taken::<M>(offset, value) {
+                            return Ok(item);
+                        }
+                    }
+                }
+                _ => {}
             }
-            (Ring::Window(window, cloner), Some((cursor, line))) => {
-                let credit = if M::EXPLICIT {
-                    Some(self.lender.lend_if(|| window.has_next(cursor))?)
-                } else {
-                    None
-                };
-                let Some((offset, value)) = (cloner.pop)(window, state, cursor, line) else {
-                    return give_back(credit);
-                };
-                window.tidy(cursor, offset);
-                self.taken_one();
-                Some(M::fresh(Taken { offset, value, meta: None }, credit))
-            }
-            _ => None,
         }
+        otherwise(self)
+    }
+
+    /// What the receiver gets for a plain message, on the seat's own credit. If that was collected by another seat just now, the message waits
+    /// beside the ring for whoever has credit.
+    #[inline(always)]
+    fn taken<M: Mode>(&self, offset: u64, value: T) -> Option<M::Item<T>> {
+        self.taken_one();
+        let taken = Taken { offset, value, meta: None };
+        if !M::EXPLICIT {
+            return Some(M::fresh(taken, None));
+        }
+        match self.lender.lend_own() {
+            Some(credit) => Some(M::fresh(taken, Some(credit))),
+            None => {
+                self.put_aside(taken);
+                None
+            }
+        }
+    }
+
+    #[cold]
+    fn put_aside(&self, taken: Taken<T>) {
+        self.state.change(|beside| beside.ready.push_back(Held::fresh(taken)));
     }
 
     /// The fast path of a run: plain values from the ring, if nothing stands beside it.
@@ -162,9 +177,7 @@ impl<T: Send + 'static> Seat<T> {
             );
         }
         self.values = values;
-        for credit in credits {
-            give_back::<T, ()>(Some(credit));
-        }
+        drop(credits);
         run.map(|(_, len)| len)
     }
 
@@ -472,15 +485,6 @@ impl<T: Send + 'static> Seat<T> {
             Blocked::Busy | Blocked::Closed | Blocked::Lagged(_) => true,
         }
     }
-}
-
-/// A credit that was not needed after all.
-#[cold]
-fn give_back<T: Send + 'static, I>(credit: Option<Credit<T>>) -> Option<I> {
-    if let Some(state) = credit.and_then(Credit::pay_back) {
-        state.credit_returned();
-    }
-    None
 }
 
 impl<T> Drop for Seat<T> {

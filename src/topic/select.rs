@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::sync::Ordering::*;
+use crate::sync::{Ordering::*, plain};
 use crate::topic::delivery::Mode;
 use crate::topic::subscription::Subscription;
 use crate::wait::{Key, Spin, Wake};
@@ -98,7 +98,7 @@ pub fn select(any: &[&dyn Ready], deadline: Option<Instant>) -> Option<usize> {
 }
 
 /// Where the next look begins, so that no subscription is always first. Relaxed: any value will do.
-static TURN: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+static TURN: plain::AtomicUsize = plain::AtomicUsize::new(0);
 
 fn first_ready(any: &[&dyn Ready], turn: usize) -> Option<usize> {
     let n = any.len();

@@ -72,11 +72,6 @@ impl<T> Held<T> {
         }
     }
 
-    /// How often it was delivered, the delivery that is out included.
-    pub(crate) fn attempts(&self) -> u32 {
-        self.history.as_ref().map_or(1, |history| history.attempts)
-    }
-
     /// How often it failed.
     pub(crate) fn failures(&self) -> u32 {
         self.history.as_ref().map_or(0, |history| history.failures)
@@ -162,6 +157,15 @@ pub(crate) struct Counters {
 impl<T> Account for Arc<SubscriptionState<T>> {
     fn pool(&self) -> &CreditPool<Self> {
         &self.credit
+    }
+
+    fn returned(&self, credits: u64) {
+        self.credit.put(credits);
+        if self.shared.ring.is_closed() || credits > 1 {
+            self.event.notify_all();
+        } else if self.event.has_sleepers() {
+            self.event.notify();
+        }
     }
 }
 
@@ -334,17 +338,6 @@ impl<T> SubscriptionState<T> {
         self.attention.load(Acquire) != 0 && {
             let beside = self.beside.lock();
             beside.paused || beside.is_parked_full(&self.rules)
-        }
-    }
-
-    /// Called when a credit came back that somebody may wait for.
-    #[cold]
-    pub(crate) fn credit_returned(&self) {
-        self.credit.put(1);
-        if self.shared.ring.is_closed() {
-            self.event.notify_all();
-        } else if self.event.has_sleepers() {
-            self.event.notify();
         }
     }
 

@@ -70,10 +70,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn recv(&mut self) -> Result<M::Item<T>, RecvError> {
-        match self.seat.pop::<M>() {
-            Some(item) => Ok(item),
-            None => self.recv_until(Until::FOREVER),
-        }
+        self.seat.pop_or::<M, _>(Seat::recv_slowly::<M>)
     }
 
     /// As [`Subscription::try_recv`].
@@ -83,10 +80,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn try_recv(&mut self) -> Result<M::Item<T>, TryRecvError> {
-        match self.seat.pop::<M>() {
-            Some(item) => Ok(item),
-            None => self.seat.try_recv(Seat::try_next::<M>),
-        }
+        self.seat.pop_or::<M, _>(Seat::try_recv_slowly::<M>)
     }
 
     /// As [`Subscription::recv_timeout`].

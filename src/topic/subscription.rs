@@ -287,18 +287,13 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
 }
 
 impl<T: Send + 'static> Subscription<T> {
-    /// Acks several deliveries.
+    /// Acks several deliveries: of one subscriber's, all in one step.
     ///
     /// # Errors
     ///
-    /// The first error, after all have been tried.
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost) if the ack timeout of one of them ran out before; the others are acked.
     pub fn ack_batch(&self, deliveries: impl IntoIterator<Item = Delivery<T>>) -> Result<()> {
-        let mut first = Ok(());
-        for delivery in deliveries {
-            let acked = delivery.ack();
-            first = first.and(acked);
-        }
-        first
+        Delivery::ack_all(deliveries.into_iter())
     }
 }
 
