@@ -35,11 +35,17 @@ impl Seen {
     }
 }
 
-/// From the first thread's start to the last thread's end.
-#[derive(Clone, Copy)]
-struct Span(Instant, Instant);
+/// What one thread does: publishes its share and sees nothing, or receives until the end.
+type Job = Box<dyn FnOnce() -> Seen + Send>;
 
-/// Publishes about `messages` messages through `Q`.
+/// All threads of a run, not yet started. Boxed, so that starting and timing them is compiled once, not once per queue.
+struct Crew {
+    publishers: Vec<Job>,
+    subscriptions: Vec<Vec<Job>>,
+}
+
+/// Publishes about `messages` messages through `Q`; returns how many they were, and how long the threads took from the first start to
+/// the last end.
 ///
 /// # Errors
 ///
@@ -48,72 +54,76 @@ pub fn run<T: Payload, Q: Queue<T>>(shape: &Shape, messages: u64) -> Result<(u64
     let publishers = shape.publishers as u64;
     let share = messages.div_ceil(publishers).next_multiple_of(shape.batch as u64);
     let messages = share * publishers;
-    let ends = Q::open(shape);
-    let gate = Gate::new(shape.threads());
-    let place = |side| shape.is_pair().then(|| machine::pin(side));
-
-    let (spans, subscriptions): (Vec<Span>, Vec<Seen>) = thread::scope(|scope| {
-        let gate = &gate;
-        let publishing: Vec<_> = (0..)
-            .zip(ends.publishers)
-            .map(|(index, publisher)| {
-                scope.spawn(move || {
-                    place(0);
-                    let maker = T::maker();
-                    gate.pass();
-                    let started = Instant::now();
-                    publish::<T, _>(publisher, shape.batch, index * share..(index + 1) * share, &maker);
-                    Span(started, Instant::now())
-                })
-            })
-            .collect();
-        let receiving: Vec<Vec<_>> = ends
-            .subscriptions
-            .into_iter()
-            .map(|subscribers| {
-                let start = |subscriber| {
-                    scope.spawn(move || {
-                        place(1);
-                        gate.pass();
-                        let started = Instant::now();
-                        let seen = receive::<T, _>(subscriber, shape.batch);
-                        (Span(started, Instant::now()), seen)
-                    })
-                };
-                subscribers.into_iter().map(start).collect()
-            })
-            .collect();
-
-        let mut spans: Vec<Span> = publishing
-            .into_iter()
-            .map(|thread| thread.join().expect("a publisher runs to its end"))
-            .collect();
-        let mut subscriptions = Vec::new();
-        for subscription in receiving {
-            let mut total = Seen::default();
-            for thread in subscription {
-                let (span, seen) = thread.join().expect("a subscriber runs to its end");
-                spans.push(span);
-                total = total.plus(seen);
-            }
-            subscriptions.push(total);
-        }
-        (spans, subscriptions)
-    });
-
     let expected = Seen {
         messages,
         checksum: T::checksum(messages),
     };
-    if let Some(index) = subscriptions.iter().position(|seen| *seen != expected) {
-        return Err(format!(
-            "subscription {index} saw {:?}, expected {expected:?}",
-            subscriptions[index]
-        ));
+    let took = time(shape, crew::<T, Q>(shape, share), expected)?;
+    Ok((messages, took))
+}
+
+fn crew<T: Payload, Q: Queue<T>>(shape: &Shape, share: u64) -> Crew {
+    let batch = shape.batch;
+    let ends = Q::open(shape);
+    let publishing = |(index, publisher): (u64, Q::Publisher)| -> Job {
+        let maker = T::maker();
+        Box::new(move || {
+            publish::<T, _>(publisher, batch, index * share..(index + 1) * share, &maker);
+            Seen::default()
+        })
+    };
+    let receiving = |subscriber: Q::Subscriber| -> Job { Box::new(move || receive::<T, _>(subscriber, batch)) };
+    Crew {
+        publishers: (0..).zip(ends.publishers).map(publishing).collect(),
+        subscriptions: ends
+            .subscriptions
+            .into_iter()
+            .map(|subscribers| subscribers.into_iter().map(receiving).collect())
+            .collect(),
+    }
+}
+
+/// Starts all jobs at once, and compares what each subscription saw.
+fn time(shape: &Shape, crew: Crew, expected: Seen) -> Result<Duration, String> {
+    let gate = Gate::new(shape.threads());
+    let (mut spans, mut subscriptions) = (Vec::new(), Vec::new());
+    thread::scope(|scope| {
+        let start = |side: usize, job: Job| {
+            let (gate, pinned) = (&gate, shape.is_pair());
+            scope.spawn(move || {
+                if pinned {
+                    machine::pin(side);
+                }
+                gate.pass();
+                let started = Instant::now();
+                let seen = job();
+                (seen, started, Instant::now())
+            })
+        };
+        let publishing: Vec<_> = crew.publishers.into_iter().map(|job| start(0, job)).collect();
+        let receiving: Vec<Vec<_>> = crew
+            .subscriptions
+            .into_iter()
+            .map(|jobs| jobs.into_iter().map(|job| start(1, job)).collect())
+            .collect();
+        for group in std::iter::once(publishing).chain(receiving) {
+            let mut total = Seen::default();
+            for thread in group {
+                let (seen, started, ended) = thread.join().expect("a run's threads reach their end");
+                spans.push((started, ended));
+                total = total.plus(seen);
+            }
+            subscriptions.push(total);
+        }
+    });
+
+    let publishers = 1;
+    if let Some((index, seen)) = (0..).zip(&subscriptions[publishers..]).find(|(_, seen)| **seen != expected) {
+        return Err(format!("subscription {index} saw {seen:?}, expected {expected:?}"));
     }
     let first = spans.iter().map(|span| span.0).min().expect("a run has threads");
     let last = spans.iter().map(|span| span.1).max().expect("a run has threads");
-    Ok((messages, last - first))
+    Ok(last - first)
 }
 
 fn publish<T: Payload, P: Publish<T>>(mut publisher: P, batch: usize, ids: std::ops::Range<u64>, maker: &T::Maker) {
