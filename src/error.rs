@@ -43,6 +43,16 @@ pub enum Error {
         /// What it may be.
         range: &'static str,
     },
+    /// There is no memory for a topic of this capacity.
+    #[error("no memory for {capacity} messages of {message_bytes} bytes in topic {topic:?}: choose a smaller capacity, or box the payload")]
+    OutOfMemory {
+        /// The topic.
+        topic: String,
+        /// The capacity asked for, rounded up.
+        capacity: usize,
+        /// How many bytes one message takes in the ring.
+        message_bytes: usize,
+    },
     /// The topic exists with another payload type.
     #[error("topic {topic:?} carries {found}, not {expected}: open it with the type it was created with")]
     WrongType {

@@ -159,6 +159,7 @@ mod sync;
 pub mod testing;
 mod time;
 mod topic;
+mod user_code;
 mod wait;
 
 pub use broker::{Broker, BrokerBuilder, CloseReport};

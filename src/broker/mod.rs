@@ -189,7 +189,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// As [`topic`](Self::topic), [`Error::BadOption`], [`Error::OptionsDiffer`].
+    /// As [`topic`](Self::topic), [`Error::BadOption`], [`Error::OptionsDiffer`], [`Error::OutOfMemory`].
     pub fn topic_with<T: Send + 'static>(&self, name: &str, options: TopicOptions<T>) -> Result<Topic<T>> {
         options.settings()?;
         if let Some(core) = self.existing::<T>(name)? {

@@ -89,8 +89,13 @@ pub(crate) enum Nothing {
 /// The low bit of a tail: set once, by `close`.
 const CLOSED: u64 = 1;
 
-/// The largest capacity a ring accepts; beyond it, only the allocation would fail.
+/// The largest capacity a ring accepts. Whether there is memory for it shows when it is made.
 pub(crate) const MAX_CAPACITY: usize = 1 << 32;
+
+/// How many bytes one message of `T` takes in a ring.
+pub(crate) const fn slot_bytes<T>() -> usize {
+    Slots::<T, ()>::bytes()
+}
 
 #[inline(always)]
 const fn position(word: u64) -> u64 {

@@ -3,8 +3,11 @@
 //! Because nothing is cloned and nothing scanned, it takes any `T: Send`, drops promptly and is the fastest shape. A push
 //! and a pop touch three shared lines: `tail` (publishers), `head` (readers) and the slot.
 
+use std::collections::TryReserveError;
+
 use super::{CLOSED, Nothing, Refusal, Slots, position};
 use crate::sync::{AtomicU64, CachePadded, Ordering::*};
+use crate::user_code::drop_contained;
 
 /// A bounded MPMC queue.
 pub(crate) struct Queue<T, A> {
@@ -53,13 +56,20 @@ impl<T, A> QueueClaim<'_, T, A> {
 }
 
 impl<T: Send, A: Send> Queue<T, A> {
-    /// A queue of `capacity` (a power of two) whose first position is `start`.
-    pub(crate) fn new(capacity: usize, start: u64) -> Self {
-        Self {
+    /// A queue of `capacity` (a power of two) whose first position is `start`; an error if there is no memory for it.
+    pub(crate) fn try_new(capacity: usize, start: u64) -> Result<Self, TryReserveError> {
+        Ok(Self {
             tail: CachePadded::new(AtomicU64::new(start << 1)),
             head: CachePadded::new(AtomicU64::new(start)),
-            slots: Slots::new(capacity, start),
-        }
+            slots: Slots::try_new(capacity, start)?,
+        })
+    }
+
+    /// As `try_new`, for tests, which have memory.
+    #[cfg(any(test, ringmq_loom))]
+    #[allow(dead_code, reason = "not every build has tests that make a ring by hand")]
+    pub(crate) fn new(capacity: usize, start: u64) -> Self {
+        Self::try_new(capacity, start).expect("a test's ring is small")
     }
 }
 
@@ -324,7 +334,9 @@ impl<T, A> Queue<T, A> {
 
 impl<T, A> Drop for Queue<T, A> {
     fn drop(&mut self) {
-        // Values are dropped one by one, so a panicking `T::drop` leaks the rest at worst.
-        while self.take().is_ok() {}
+        // One by one, so that a payload that panics does not keep the others.
+        while let Ok(taken) = self.take() {
+            drop_contained(taken);
+        }
     }
 }

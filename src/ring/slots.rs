@@ -3,6 +3,7 @@
 //! Attachments are rare, so a plain value pays nothing for them: a bit of the stamp says whether there is one, and the side
 //! array is allocated when the first one is published.
 
+use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
@@ -113,26 +114,43 @@ unsafe impl<T: Send, A: Send> Send for Slots<T, A> {}
 unsafe impl<T: Send, A: Send> Sync for Slots<T, A> {}
 
 impl<T, A> Slots<T, A> {
-    /// Slots for positions from `start` on, each free for its first position.
-    pub(super) fn new(capacity: usize, start: u64) -> Self {
+    /// Slots for positions from `start` on, each free for its first position; an error if there is no memory for them.
+    pub(super) fn try_new(capacity: usize, start: u64) -> Result<Self, TryReserveError> {
         assert!(
             capacity.is_power_of_two(),
             "capacities are rounded up to a power of two by the layer above"
         );
         let mask = capacity as u64 - 1;
-        let slots = (0..capacity as u64)
-            .map(|index| {
-                let first = start + (index.wrapping_sub(start) & mask);
-                Slot {
-                    stamp: AtomicU64::new(first << 3 | FREE),
-                    value: UnsafeCell::new(MaybeUninit::uninit()),
-                }
-            })
-            .collect();
-        Self {
-            slots,
-            attachments: OnceLock::new(),
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(capacity)?;
+        let vacant: &mut [MaybeUninit<Slot<T>>] = slots.spare_capacity_mut();
+        for (index, slot) in (0..).zip(&mut vacant[..capacity]) {
+            let first: u64 = start + (u64::wrapping_sub(index, start) & mask);
+            let slot = slot.as_mut_ptr();
+            // In place: a slot may be larger than the stack.
+            // SAFETY: the slot is inside the vector's room.
+            let stamp = unsafe { &raw mut (*slot).stamp };
+            // SAFETY: aligned as part of a slot, and nobody else's yet.
+            unsafe { stamp.write(AtomicU64::new(first << 3 | FREE)) };
+            // Outside of models the cell is as uninitialised as what it holds.
+            if cfg!(ringmq_loom) {
+                // SAFETY: as for the stamp.
+                let value = unsafe { &raw mut (*slot).value };
+                // SAFETY: as for the stamp.
+                unsafe { value.write(UnsafeCell::new(MaybeUninit::uninit())) };
+            }
         }
+        // SAFETY: that many were reserved, and their stamps written; their values need no initialisation.
+        unsafe { slots.set_len(capacity) };
+        Ok(Self {
+            slots: slots.into_boxed_slice(),
+            attachments: OnceLock::new(),
+        })
+    }
+
+    /// How many bytes one slot takes.
+    pub(super) const fn bytes() -> usize {
+        size_of::<Slot<T>>()
     }
 
     #[inline(always)]

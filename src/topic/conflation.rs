@@ -7,6 +7,7 @@ use crate::delivery::lag::LagLog;
 use crate::message::{Meta, MetaRef};
 use crate::ring::{Overtaken, ReadAt, SideStore};
 use crate::sync::{Arc, Mutex};
+use crate::user_code::clear_contained;
 
 /// The side store of one subscription. Its lock is held while its cursor is moved on, so whoever finds the cursor behind finds the
 /// messages here.
@@ -52,7 +53,7 @@ impl<T: Send> SideStore<T, Arc<Meta>> for Arc<SideStoreOf<T>> {
             }
         }
         // Dropping a payload runs code of the user: outside of the lock, and no panic may leave the scan half done.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(gone)));
+        clear_contained(&mut gone);
     }
 }
 

@@ -11,7 +11,8 @@ use crate::topic::options::{Settings, TopicOptions};
 use crate::topic::publish::Lane;
 use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
-use crate::topic::state::{Forward, Place, StoredLetter, SubscriptionState};
+use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
+use crate::user_code::clear_contained;
 use crate::wait::{Event, Sleepers};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
@@ -38,9 +39,14 @@ impl<T: Send + 'static> TopicCore<T> {
         #[cfg(not(any(test, feature = "testing")))]
         let first = 0;
         let ring = match options.cloner {
-            None => Ring::Queue(Queue::new(settings.capacity, first)),
-            Some(cloner) => Ring::Window((cloner.window)(settings.capacity, first), cloner),
+            None => Queue::try_new(settings.capacity, first).map(Ring::Queue),
+            Some(cloner) => (cloner.window)(settings.capacity, first).map(|window| Ring::Window(window, cloner)),
         };
+        let ring = ring.map_err(|_| Error::OutOfMemory {
+            topic: name.to_owned(),
+            capacity: settings.capacity,
+            message_bytes: ring::slot_bytes::<T>(),
+        })?;
         let sleepers: Sleepers = Arc::new(CachePadded::new(AtomicUsize::new(0)));
         let waiting: Sleepers = Arc::new(CachePadded::new(AtomicUsize::new(0)));
         let shared = Shared {
@@ -219,6 +225,7 @@ impl<T: Send + 'static> TopicCore<T> {
         let at = window.seek(cursor, to);
         self.shared.space.notify_all();
         state.event.notify_all();
+        state.credit_event.notify_all();
         Ok(at)
     }
 
@@ -241,7 +248,7 @@ impl<T: Send + 'static> TopicCore<T> {
             beside.ended = true;
             std::mem::take(&mut beside.ready)
         });
-        drop(dropped);
+        clear_contained(&mut dropped.into());
         self.shared.space.notify_all();
         self.shared.environment.feed.tell(|| Happened::Unsubscribed {
             topic: self.shared.name.to_string(),
@@ -269,7 +276,9 @@ impl<T: Send + 'static> TopicCore<T> {
         self.shared.ring.close();
         self.shared.space.notify_all();
         for state in self.subscriptions().iter() {
+            state.change(Beside::all_due);
             state.event.notify_all();
+            state.credit_event.notify_all();
         }
         self.shared.environment.feed.tell(|| Happened::TopicClosed {
             topic: self.shared.name.to_string(),

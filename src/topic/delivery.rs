@@ -108,7 +108,7 @@ impl Mode for Auto {
     #[allow(private_interfaces)]
     #[inline]
     fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<T>) -> Option<usize> {
-        seat.pop_run(max, out).map(|(_, taken)| taken)
+        seat.pop_run(max, out, &mut 0)
     }
 
     #[allow(private_interfaces)]

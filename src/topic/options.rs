@@ -96,6 +96,9 @@ impl<T: Send + 'static> TopicOptions<T> {
     }
 
     /// How many messages the topic holds, from 1 to 4,294,967,296, rounded up to a power of two. Default: 1,024.
+    ///
+    /// The memory for them is allocated when the topic is made, 8 bytes and the size of a payload for each (what a payload owns elsewhere
+    /// apart); if there is none, that is [`Error::OutOfMemory`]. A system that promises more memory than it has may still end the process later.
     pub fn capacity(mut self, messages: usize) -> Self {
         self.capacity = Some(messages);
         self
@@ -107,7 +110,7 @@ impl<T: Send + 'static> TopicOptions<T> {
         self
     }
 
-    /// The offset of the first message; for tests of what happens at large offsets. Default: 0.
+    /// The offset of the first message, up to 2^60; for tests of what happens at large offsets. Default: 0.
     #[cfg(any(test, feature = "testing"))]
     pub fn first_offset(mut self, offset: u64) -> Self {
         self.first_offset = offset;
@@ -130,6 +133,14 @@ impl<T: Send + 'static> TopicOptions<T> {
             .checked_next_power_of_two()
             .filter(|&c| (1..=MAX_CAPACITY).contains(&c) && asked > 0)
             .ok_or_else(bad)?;
+        #[cfg(any(test, feature = "testing"))]
+        if self.first_offset > FIRST_OFFSET_MAX {
+            return Err(Error::BadOption {
+                option: "first_offset",
+                value: self.first_offset.to_string(),
+                range: "up to 2^60: positions end at 2^61",
+            });
+        }
         Ok(Settings {
             capacity,
             timestamps: self.timestamps,
@@ -169,6 +180,10 @@ impl<T> fmt::Debug for TopicOptions<T> {
             .finish_non_exhaustive()
     }
 }
+
+/// Positions end at 2^61: this leaves as many again as a topic can ever use.
+#[cfg(any(test, feature = "testing"))]
+const FIRST_OFFSET_MAX: u64 = 1 << 60;
 
 /// What a topic was made with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use crate::topic::core::TopicCore;
 use crate::topic::rules::Overflow;
 use crate::topic::shared::{Claim, Ring};
 use crate::topic::state::{Place, SubscriptionState};
+use crate::user_code::drop_contained;
 use crate::wait::{Event, Spin, Wake};
 
 /// What a publish reached.
@@ -448,7 +449,7 @@ impl<T: Send + 'static> TopicCore<T> {
                 self.shared.unrouted.fetch_add(1, Relaxed);
             }
         }
-        drop(value);
+        drop_contained(value);
     }
 
     /// For a publisher that has registered: whether there is room after all, or waiting has become pointless.

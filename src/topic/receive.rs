@@ -12,7 +12,7 @@ use crate::topic::delivery::Mode;
 use crate::topic::seat::{Blocked, Seat};
 use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Seats;
-use crate::wait::{Key, Spin, Wake};
+use crate::wait::{Event, Key, Spin, Wake};
 
 /// Why `recv` gave no message.
 ///
@@ -179,7 +179,10 @@ impl<T: Send + 'static> Seat<T> {
         loop {
             match blocked {
                 Blocked::Closed => return Err(RecvError::Closed),
-                Blocked::Lagged(lagged) => return Err(RecvError::Lagged(lagged)),
+                Blocked::Lagged(lagged) => {
+                    self.state.pass_credit_on();
+                    return Err(RecvError::Lagged(lagged));
+                }
                 _ if until.is_stopped() => return Err(RecvError::Timeout),
                 Blocked::Busy => spin.snooze(),
                 Blocked::Empty if self.spin_for_fresh(&mut spin) => {}
@@ -215,12 +218,43 @@ impl<T: Send + 'static> Seat<T> {
 
     /// Sleeps until there may be something; `false` if the deadline came first.
     fn sleep(&mut self, blocked: Blocked, until: Until<'_>) -> bool {
-        let key = self.state.event.listen(Wake::this_thread());
+        let state = self.state.clone();
+        if blocked == Blocked::InFlightFull && state.event.has_sleepers() && state.has_fresh() {
+            // The wake-up that brought this receiver here is for somebody who needs no credit.
+            state.event.notify();
+        }
+        let event = state.line_of(blocked.waits_for());
+        let key = event.listen(Wake::this_thread());
         if self.recheck(blocked) || until.is_stopped() {
-            self.state.event.cancel(key);
+            event.cancel(key);
             return true;
         }
-        self.state.event.park(key, until.deadline)
+        event.park(key, until.deadline)
+    }
+}
+
+/// What a receiver waits for, and so where.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    Messages,
+    Credit,
+}
+
+impl Blocked {
+    const fn waits_for(self) -> WaitsFor {
+        match self {
+            Self::InFlightFull | Self::Settling => WaitsFor::Credit,
+            _ => WaitsFor::Messages,
+        }
+    }
+}
+
+impl<T> SubscriptionState<T> {
+    fn line_of(&self, waits_for: WaitsFor) -> &Event {
+        match waits_for {
+            WaitsFor::Messages => &self.event,
+            WaitsFor::Credit => &self.credit_event,
+        }
     }
 }
 
@@ -251,7 +285,7 @@ impl<T: Send + 'static> SeatRef<'_, T> {
 /// A task's place among the waiters. Kept between polls; cancelled when dropped.
 #[derive(Default)]
 pub(crate) struct Waiting {
-    key: Option<Key>,
+    key: Option<(WaitsFor, Key)>,
 }
 
 /// How often a poll looks again for something that comes by itself before it lets other tasks run.
@@ -280,7 +314,8 @@ impl Waiting {
                     return Poll::Ready(Err(RecvError::Closed));
                 }
                 Blocked::Lagged(lagged) => {
-                    self.finish(&seat.state);
+                    self.cancel(&seat.state);
+                    seat.state.pass_credit_on();
                     return Poll::Ready(Err(RecvError::Lagged(lagged)));
                 }
                 Blocked::Busy if looks < BUSY_LOOKS => std::hint::spin_loop(),
@@ -289,7 +324,7 @@ impl Waiting {
                     return Poll::Pending;
                 }
                 _ => {
-                    if self.is_registered(&seat.state, context) && !seat.recheck(blocked) {
+                    if self.is_registered(&seat.state, blocked.waits_for(), context) && !seat.recheck(blocked) {
                         return Poll::Pending;
                     }
                 }
@@ -303,31 +338,36 @@ impl Waiting {
     }
 
     /// Registers the task, or renews it; `false` if it had been woken, and must look again.
-    fn is_registered<T>(&mut self, state: &SubscriptionState<T>, context: &mut Context<'_>) -> bool {
+    fn is_registered<T>(&mut self, state: &SubscriptionState<T>, waits_for: WaitsFor, context: &mut Context<'_>) -> bool {
+        if self.key.is_some_and(|(was, _)| was != waits_for) {
+            // A wake-up in the other line is for somebody else there.
+            self.cancel(state);
+        }
+        let line = state.line_of(waits_for);
         match self.key {
-            Some(key) if state.event.poll(key, context.waker()) => {
-                state.event.finish(key);
+            Some((_, key)) if line.poll(key, context.waker()) => {
+                line.finish(key);
                 self.key = None;
                 false
             }
             Some(_) => true,
             None => {
-                self.key = Some(state.event.listen(Wake::Task(context.waker().clone())));
+                self.key = Some((waits_for, line.listen(Wake::Task(context.waker().clone()))));
                 true
             }
         }
     }
 
     fn finish<T>(&mut self, state: &SubscriptionState<T>) {
-        if let Some(key) = self.key.take() {
-            state.event.finish(key);
+        if let Some((waits_for, key)) = self.key.take() {
+            state.line_of(waits_for).finish(key);
         }
     }
 
     /// The task goes away: a wake-up meant for it goes to somebody else.
     pub(crate) fn cancel<T>(&mut self, state: &SubscriptionState<T>) {
-        if let Some(key) = self.key.take() {
-            state.event.cancel(key);
+        if let Some((waits_for, key)) = self.key.take() {
+            state.line_of(waits_for).cancel(key);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::topic::publish::Handling;
 use crate::topic::receive::{RecvError, Until};
 use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Subscription;
+use crate::user_code::{contained, drop_contained};
 
 /// Handlers at work: see [`Subscription::run`]. Dropping it lets them go on until the subscription is closed; [`drain`](Self::drain) ends them.
 #[must_use = "dropping it lets the handlers go on; drain() ends them"]
@@ -53,6 +54,7 @@ impl<T: Send + 'static> Drain for SubscriptionState<T> {
 
     fn wake(&self) {
         self.event.notify_all();
+        self.credit_event.notify_all();
     }
 
     fn in_flight(&self) -> u64 {
@@ -153,15 +155,16 @@ impl<T: Send + 'static> Subscription<T> {
             let work = move || {
                 let state = subscriber.subscription().state().clone();
                 loop {
-                    match subscriber.recv_until(Until {
+                    let until = Until {
                         deadline: None,
                         stop: Some(&stop),
-                    }) {
-                        Ok(delivery) => handle_one(&state, delivery, &*handle),
-                        Err(RecvError::Lagged(_)) => {}
-                        Err(RecvError::Closed) => return,
-                        Err(RecvError::Timeout) if stop.load(Acquire) != 0 => return,
-                        Err(RecvError::Timeout) => {}
+                    };
+                    // A payload that panics when cloned is told as lost; the worker goes on.
+                    match catch_unwind(AssertUnwindSafe(|| subscriber.recv_until(until))) {
+                        Ok(Ok(delivery)) => handle_one(&state, delivery, &*handle),
+                        Ok(Err(RecvError::Closed)) => return,
+                        Ok(Err(RecvError::Lagged(_) | RecvError::Timeout)) => {}
+                        Err(panic) => drop_contained(panic),
                     }
                     if stop.load(Acquire) != 0 {
                         return;
@@ -207,11 +210,15 @@ impl<T: Send + 'static> Subscription<T> {
                 match received {
                     Some(Ok(delivery)) => {
                         let delivery = Arc::new(delivery);
-                        let future = Box::pin(handle(delivery.clone()));
-                        handlers.push(Handler {
-                            delivery: Some(delivery),
-                            future,
-                        });
+                        let shared = delivery.clone();
+                        let future = {
+                            let _handling = Handling::enter(state.id);
+                            catch_unwind(AssertUnwindSafe(|| Box::pin(handle(shared))))
+                        };
+                        match future {
+                            Ok(future) => handlers.push(Handler { delivery, future }),
+                            Err(panic) => settle_shared(delivery, failed_by(panic)),
+                        }
                     }
                     Some(Err(RecvError::Closed)) => return Ok(()),
                     Some(Err(_)) | None => {}
@@ -230,14 +237,34 @@ fn handle_one<T: Send + 'static, O: IntoOutcome>(
         let _handling = Handling::enter(state.id);
         catch_unwind(AssertUnwindSafe(|| handle(&delivery).into_outcome()))
     };
-    let outcome = outcome.unwrap_or_else(|panic| Outcome::Failed(panic_text(&*panic)));
-    // A verdict that came too late needs nothing: the message is on its way again.
-    let _ = delivery.settle(outcome);
+    settle(delivery, outcome.unwrap_or_else(failed_by));
+}
+
+/// Settles. A verdict that came too late needs nothing: the message is on its way again. Nor does a payload that panics when it is dropped.
+fn settle<T: Send + 'static>(delivery: Delivery<T>, outcome: Outcome) {
+    contained(|| {
+        let _ = delivery.settle(outcome);
+    });
+}
+
+/// Settles what a handler's future may have kept a clone of. If somebody still has one, the message is settled when that one is dropped: as a
+/// nack.
+fn settle_shared<T: Send + 'static>(delivery: Arc<Delivery<T>>, outcome: Outcome) {
+    if let Ok(delivery) = Arc::try_unwrap(delivery) {
+        settle(delivery, outcome);
+    }
+}
+
+/// What a handler's panic says about the message.
+fn failed_by(panic: Box<dyn std::any::Any + Send>) -> Outcome {
+    let text = panic_text(&*panic);
+    drop_contained(panic);
+    Outcome::Failed(text)
 }
 
 /// One message in hand of `run_async`.
 struct Handler<T: Send + 'static, Fut> {
-    delivery: Option<Arc<Delivery<T>>>,
+    delivery: Arc<Delivery<T>>,
     future: Pin<Box<Fut>>,
 }
 
@@ -254,37 +281,40 @@ where
     Fut: Future<Output: IntoOutcome> + Send,
 {
     let before = handlers.len();
-    handlers.retain_mut(|handler| {
+    let mut at = 0;
+    while at < handlers.len() {
         let polled = {
             let _handling = Handling::enter(state.id);
-            catch_unwind(AssertUnwindSafe(|| {
-                handler.future.as_mut().poll(context).map(IntoOutcome::into_outcome)
-            }))
+            let future = handlers[at].future.as_mut();
+            catch_unwind(AssertUnwindSafe(|| future.poll(context).map(IntoOutcome::into_outcome)))
         };
         let outcome = match polled {
-            Ok(Poll::Pending) => return true,
+            Ok(Poll::Pending) => {
+                at += 1;
+                continue;
+            }
             Ok(Poll::Ready(outcome)) => outcome,
-            Err(panic) => Outcome::Failed(panic_text(&*panic)),
+            Err(panic) => failed_by(panic),
         };
-        finish(handler, outcome);
-        false
-    });
+        // The future may have kept the delivery, so it goes first.
+        let Handler { delivery, future } = handlers.remove(at);
+        drop_contained(future);
+        settle_shared(delivery, outcome);
+    }
     if handlers.len() < before {
         return Poll::Ready(None);
     }
     if handlers.len() < most {
-        recv.poll(context).map(Some)
+        match catch_unwind(AssertUnwindSafe(|| recv.poll(context))) {
+            Ok(polled) => polled.map(Some),
+            Err(panic) => {
+                // A payload that panics when cloned is told as lost; the others are handled.
+                drop_contained(panic);
+                Poll::Ready(None)
+            }
+        }
     } else {
         Poll::Pending
-    }
-}
-
-/// Settles. The handler's future may hold a clone of the delivery, so it goes first; if somebody else kept one, the message is settled when that
-/// one is dropped: as a nack.
-fn finish<T: Send + 'static, Fut>(handler: &mut Handler<T, Fut>, outcome: Outcome) {
-    let Some(delivery) = handler.delivery.take() else { return };
-    if let Ok(delivery) = Arc::try_unwrap(delivery) {
-        let _ = delivery.settle(outcome);
     }
 }
 

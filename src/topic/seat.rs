@@ -10,11 +10,12 @@
 
 use crate::delivery::lag::Lagged;
 use crate::message::Meta;
-use crate::ring::{Cursor, Lender, Line, Loan, Nothing};
+use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing};
 use crate::sync::{Arc, Ordering::*};
-use crate::topic::delivery::Mode;
+use crate::topic::delivery::{Delivery, Mode};
 use crate::topic::shared::{Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
+use crate::user_code::clear_contained;
 
 /// Why there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,51 +135,53 @@ impl<T: Send + 'static> Seat<T> {
         self.state.change(|beside| beside.ready.push_back(Held::fresh(taken)));
     }
 
-    /// The fast path of a run: plain values from the ring, if nothing stands beside it.
+    /// The fast path of a run: plain values from the ring, if nothing stands beside it. Returns how many, the first of them at `first`.
     #[inline]
-    pub(crate) fn pop_run(&mut self, max: usize, out: &mut Vec<T>) -> Option<(u64, usize)> {
+    pub(crate) fn pop_run(&mut self, max: usize, out: &mut Vec<T>, first: &mut u64) -> Option<usize> {
         let state = &*self.state;
         if state.attention.load(Relaxed) != 0 || !self.plain {
             return None;
         }
-        let run = match (&state.shared.ring, &self.way) {
-            (Ring::Queue(queue), _) => queue.pop_run(max, out)?,
+        let taken = match (&state.shared.ring, &self.way) {
+            (Ring::Queue(queue), _) => {
+                let (from, taken) = queue.pop_run(max, out)?;
+                *first = from;
+                taken
+            }
             (Ring::Window(window, cloner), Some((cursor, line))) => {
-                let run = (cloner.pop_run)(window, state, cursor, line, max, out)?;
-                window.tidy(cursor, run.0 + run.1 as u64 - 1);
-                run
+                let taken = (cloner.pop_run)(window, state, cursor, line, max, out, first)?;
+                window.tidy(cursor, *first + taken as u64 - 1);
+                taken
             }
             _ => return None,
         };
         self.taken_one();
-        Some(run)
+        Some(taken)
     }
 
     /// A run of plain messages as deliveries, as many as there is credit for.
-    pub(crate) fn pop_deliveries(&mut self, max: usize, out: &mut Vec<crate::topic::Delivery<T>>) -> Option<usize> {
+    pub(crate) fn pop_deliveries(&mut self, max: usize, out: &mut Vec<Delivery<T>>) -> Option<usize> {
         if !self.state.has_fresh() {
             return None;
         }
         let mut values = std::mem::take(&mut self.values);
-        let mut credits = self.lender.lend_run(max as u64);
-        let run = if credits.len() == 0 {
+        let credits = self.lender.lend_run(max as u64);
+        let most = credits.len();
+        let mut first = 0;
+        let hand_over = HandOver {
+            first: &mut first,
+            values: &mut values,
+            credits,
+            out,
+        };
+        let taken = if most == 0 {
             None
         } else {
-            self.pop_run(credits.len(), &mut values)
+            self.pop_run(most, hand_over.values, hand_over.first)
         };
-        if let Some((first, _)) = run {
-            let offsets = first..;
-            let held = offsets
-                .zip(values.drain(..))
-                .map(|(offset, value)| Held::fresh(Taken { offset, value, meta: None }));
-            out.extend(
-                held.zip(&mut credits)
-                    .map(|(held, credit)| crate::topic::Delivery::new(held, credit)),
-            );
-        }
+        drop(hand_over);
         self.values = values;
-        drop(credits);
-        run.map(|(_, len)| len)
+        taken
     }
 
     /// Takes the next message, if there is one.
@@ -283,6 +286,8 @@ impl<T: Send + 'static> Seat<T> {
                         unwanted.push(value);
                     }
                 });
+                state.counters.filtered.fetch_add(unwanted.len() as u64, Relaxed);
+                clear_contained(&mut unwanted);
                 taken.map(drop).map_err(|nothing| Some(Fresh::Nothing(nothing)))
             }
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
@@ -367,13 +372,16 @@ impl<T: Send + 'static> Seat<T> {
             Nothing::Empty => Blocked::Empty,
             Nothing::Busy => Blocked::Busy,
             Nothing::Closed => {
-                let came_due = state.change(Beside::all_due);
-                if came_due {
+                // Whoever closes makes due what is parked; here it is found in the moment between.
+                if !state.beside.lock().parked.is_empty() {
+                    state.change(Beside::all_due);
+                }
+                if state.beside.lock().has_more() {
                     return Blocked::Busy;
                 }
                 if state.credit.watch() == 0 && !state.beside.lock().has_more() {
                     // Others may sleep until the end.
-                    state.event.notify_all();
+                    state.wake_all();
                     Blocked::Closed
                 } else {
                     Blocked::Settling
@@ -487,6 +495,26 @@ impl<T: Send + 'static> Seat<T> {
     }
 }
 
+/// Makes deliveries of a run's values and credits, on unwinding too: what was cloned before a clone panicked is not lost.
+struct HandOver<'a, T: Send + 'static> {
+    first: &'a mut u64,
+    values: &'a mut Vec<T>,
+    /// Those that are left over pay themselves back.
+    credits: Loans<Arc<SubscriptionState<T>>>,
+    out: &'a mut Vec<Delivery<T>>,
+}
+
+impl<T: Send + 'static> Drop for HandOver<'_, T> {
+    fn drop(&mut self) {
+        let offsets = *self.first..;
+        let held = offsets
+            .zip(self.values.drain(..))
+            .map(|(offset, value)| Held::fresh(Taken { offset, value, meta: None }));
+        self.out
+            .extend(held.zip(self.credits.by_ref()).map(|(held, credit)| Delivery::new(held, credit)));
+    }
+}
+
 impl<T> Drop for Seat<T> {
     fn drop(&mut self) {
         if let (Ring::Window(window, _), Some((_, line))) = (&self.state.shared.ring, &self.way) {
@@ -496,6 +524,7 @@ impl<T> Drop for Seat<T> {
         if self.state.event.has_sleepers() {
             self.state.event.notify();
         }
+        self.state.pass_credit_on();
     }
 }
 
@@ -510,12 +539,11 @@ impl<T> SubscriptionState<T> {
 }
 
 impl<T> Beside<T> {
-    /// Once the topic is closed nothing waits any more: what is parked becomes due. Whether there was any.
-    fn all_due(&mut self) -> bool {
+    /// Once the topic is closed nothing waits any more: what is parked becomes due.
+    pub(crate) fn all_due(&mut self) {
         while let Some(held) = self.parked.pop(crate::time::Timestamp::MAX) {
             self.ready.push_back(held);
         }
-        !self.ready.is_empty() || self.side || !self.lag.is_empty()
     }
 
     fn has_more(&self) -> bool {

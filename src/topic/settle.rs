@@ -1,5 +1,6 @@
 //! Settling what was not acked: retries, dead letters, and deliveries whose time ran out.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::delivery::dead_letter::{DeadLetter, DeadReason};
@@ -9,7 +10,9 @@ use crate::events::Event as Happened;
 use crate::offset::Offset;
 use crate::sync::{Arc, Ordering::*, Weak};
 use crate::time::Timestamp;
+use crate::topic::shared::LostOnUnwind;
 use crate::topic::state::{Beside, Held, StoredLetter, SubscriptionState};
+use crate::user_code::{clear_contained, drop_contained};
 use crate::wait::Fire;
 
 /// How a delivery failed.
@@ -56,9 +59,9 @@ impl<T: Send + 'static> SubscriptionState<T> {
 
     fn park(&self, held: Held<T>, now: Timestamp, wait: Duration) {
         let due = now.after(wait);
-        let at_once = wait.is_zero() || self.shared.ring.is_closed();
         let schedule = self.change(|beside| {
-            if at_once {
+            // Asked under the lock: closing makes due what it finds parked, and nothing is parked after that.
+            if wait.is_zero() || self.shared.ring.is_closed() {
                 beside.ready.push_back(held);
                 return false;
             }
@@ -165,12 +168,17 @@ impl<T: Send + 'static> SubscriptionState<T> {
         let (Some(timeout), Some(clone)) = (self.rules.ack_timeout, self.shared.ring.cloner()) else {
             return;
         };
+        let unwinding = LostOnUnwind {
+            state: self,
+            position: held.offset,
+        };
         let copy = Held {
             value: clone(&held.value),
             meta: held.meta.clone(),
             offset: held.offset,
             history: held.history.clone(),
         };
+        std::mem::forget(unwinding);
         let due = self.shared.environment.now().after(timeout);
         let (lease, first) = {
             let mut beside = self.beside.lock();
@@ -186,7 +194,7 @@ impl<T: Send + 'static> SubscriptionState<T> {
     /// Ends a lease by a verdict; `false` if it had run out.
     pub(crate) fn end_lease(&self, lease: LeaseId) -> bool {
         let copy = self.beside.lock().leases.end(lease);
-        copy.is_some()
+        copy.map(drop_contained).is_some()
     }
 
     pub(crate) fn extend_lease(&self, lease: LeaseId) -> bool {
@@ -283,24 +291,16 @@ impl<T: Send + 'static> DeadLetters<T> {
         };
         let clone = self.state.shared.ring.cloner().ok_or_else(not_cloneable)?;
         // Cloning is code of the user, so it runs outside of the lock: on letters that are taken out for that long.
-        let letters = self.state.beside.lock().letters.take_all();
-        let borrowed = PutBack {
-            state: &self.state,
-            letters,
-        };
+        let borrowed = PutBack::take(&self.state);
         Ok(borrowed.letters.iter().map(|stored| copy(&stored.letter, clone)).collect())
     }
 
     /// Delivers the letters that `pick` chooses again, to this subscription alone, as if for the first time. Returns how many.
     pub fn redrive(&self, mut pick: impl FnMut(&DeadLetter<T>) -> bool) -> u64 {
-        let letters = self.state.beside.lock().letters.take_all();
-        let mut rest = PutBack {
-            state: &self.state,
-            letters,
-        };
+        let mut rest = PutBack::take(&self.state);
         let mut redriven = 0;
-        for _ in 0..rest.letters.len() {
-            let again = rest.letters.front().is_some_and(|stored| pick(&stored.letter));
+        while let Some(stored) = rest.letters.front() {
+            let again = pick(&stored.letter);
             let Some(stored) = rest.letters.pop_front() else { break };
             if again {
                 let StoredLetter { letter, meta } = stored;
@@ -313,7 +313,7 @@ impl<T: Send + 'static> DeadLetters<T> {
                 self.state.change(|beside| beside.ready.push_back(held));
                 redriven += 1;
             } else {
-                rest.letters.push_back(stored);
+                rest.left.push_back(stored);
             }
         }
         drop(rest);
@@ -323,9 +323,9 @@ impl<T: Send + 'static> DeadLetters<T> {
 
     /// Drops all letters. Returns how many.
     pub fn purge(&self) -> u64 {
-        let letters = self.state.beside.lock().letters.take_all();
+        let mut letters = Vec::from(self.state.beside.lock().letters.take_all());
         let purged = letters.len() as u64;
-        drop(letters);
+        clear_contained(&mut letters);
         self.state.retry_undeliverable();
         purged
     }
@@ -342,12 +342,27 @@ impl<T> std::fmt::Debug for DeadLetters<T> {
 /// Letters taken out for a moment; they go back, on unwinding too.
 struct PutBack<'s, T> {
     state: &'s SubscriptionState<T>,
-    letters: std::collections::VecDeque<StoredLetter<T>>,
+    /// Looked at, and to stay; in front of the others.
+    left: VecDeque<StoredLetter<T>>,
+    letters: VecDeque<StoredLetter<T>>,
+}
+
+impl<'s, T> PutBack<'s, T> {
+    fn take(state: &'s SubscriptionState<T>) -> Self {
+        let letters = state.beside.lock().letters.take_all();
+        Self {
+            state,
+            left: VecDeque::new(),
+            letters,
+        }
+    }
 }
 
 impl<T> Drop for PutBack<'_, T> {
     fn drop(&mut self) {
-        self.state.beside.lock().letters.put_back(std::mem::take(&mut self.letters));
+        let mut letters = std::mem::take(&mut self.left);
+        letters.append(&mut self.letters);
+        self.state.beside.lock().letters.put_back(letters);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the publishers and subscriptions of one topic share: the ring, and who sleeps on it.
 
+use std::collections::TryReserveError;
+
 use crate::environment::Environment;
 use crate::message::Meta;
 use crate::ring::{Cursor, Line, Nothing, Queue, Refusal, Take, Window};
@@ -42,7 +44,7 @@ pub(crate) enum Ring<T> {
 /// cloned by one call.
 pub(crate) struct Cloner<T> {
     /// Makes the window, which needs `T: Sync`.
-    pub(crate) window: fn(usize, u64) -> Window<T, Arc<Meta>>,
+    pub(crate) window: MakeWindow<T>,
     pub(crate) clone: fn(&T) -> T,
     /// The fast path of `one`: a plain message and no filter.
     pub(crate) pop: Pop<T>,
@@ -51,8 +53,10 @@ pub(crate) struct Cloner<T> {
     pub(crate) run: TakeRun<T>,
 }
 
+type MakeWindow<T> = fn(usize, u64) -> Result<Window<T, Arc<Meta>>, TryReserveError>;
 type Pop<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line) -> Option<(u64, T)>;
-type PopRun<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line, usize, &mut Vec<T>) -> Option<(u64, usize)>;
+type PopRun<T> =
+    fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line, usize, &mut Vec<T>, &mut u64) -> Option<usize>;
 type TakeOne<T> = fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line) -> Take<Option<Taken<T>>>;
 type TakeRun<T> =
     fn(&Window<T, Arc<Meta>>, &SubscriptionState<T>, &Cursor<T, Arc<Meta>>, &Line, usize, &mut dyn FnMut(Taken<T>)) -> Take<usize>;
@@ -68,7 +72,7 @@ impl<T> Copy for Cloner<T> {}
 impl<T: Clone + Send + Sync> Cloner<T> {
     pub(crate) fn new() -> Self {
         Self {
-            window: Window::new,
+            window: Window::try_new,
             clone: T::clone,
             pop,
             pop_run,
@@ -79,9 +83,9 @@ impl<T: Clone + Send + Sync> Cloner<T> {
 }
 
 /// Says that a position is lost if the clone of its value unwinds.
-struct LostOnUnwind<'s, T> {
-    state: &'s SubscriptionState<T>,
-    position: u64,
+pub(crate) struct LostOnUnwind<'s, T> {
+    pub(crate) state: &'s SubscriptionState<T>,
+    pub(crate) position: u64,
 }
 
 impl<T> Drop for LostOnUnwind<'_, T> {
@@ -126,9 +130,13 @@ fn pop_run<T: Clone>(
     line: &Line,
     max: usize,
     out: &mut Vec<T>,
-) -> Option<(u64, usize)> {
+    first: &mut u64,
+) -> Option<usize> {
     let read = |position, value: &T| clone_plain(state, position, value);
-    window.pop_run(cursor, line, max, out, read, |from, to| state.lost(from, to))
+    let unwinding = WakeOnUnwind(state);
+    let taken = window.pop_run(cursor, line, max, (out, first), read, |from, to| state.lost(from, to));
+    std::mem::forget(unwinding);
+    taken
 }
 
 fn take_one<T: Clone>(
@@ -148,12 +156,25 @@ fn take_run<T: Clone>(
     max: usize,
     each: &mut dyn FnMut(Taken<T>),
 ) -> Take<usize> {
-    let read = |p, value: &T, meta: Option<&Arc<Meta>>| {
-        if let Some(taken) = clone_out(state, p, value, meta) {
-            each(taken);
+    let read = |p, value: &T, meta: Option<&Arc<Meta>>| match clone_out(state, p, value, meta) {
+        Some(taken) => each(taken),
+        None => {
+            state.counters.filtered.fetch_add(1, Relaxed);
         }
     };
-    window.take_run(cursor, line, max, read, |from, to| state.lost(from, to))
+    let unwinding = WakeOnUnwind(state);
+    let taken = window.take_run(cursor, line, max, read, |from, to| state.lost(from, to));
+    std::mem::forget(unwinding);
+    taken
+}
+
+/// If a run unwinds, what it gave back is there for others.
+struct WakeOnUnwind<'s, T>(&'s SubscriptionState<T>);
+
+impl<T> Drop for WakeOnUnwind<'_, T> {
+    fn drop(&mut self) {
+        self.0.event.notify_all();
+    }
 }
 
 /// A publisher's claim on positions of the ring.

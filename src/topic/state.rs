@@ -21,6 +21,7 @@ use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::rules::Rules;
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
+use crate::user_code::drop_contained;
 use crate::wait::Event;
 
 /// A message between its hand-overs.
@@ -105,7 +106,10 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
+    /// Receivers that wait for a message, or for a change beside the ring.
     pub(crate) event: Event,
+    /// Receivers that wait for a credit: a message is of no use to them, and would wake them in vain.
+    pub(crate) credit_event: Event,
     pub(crate) place: Place<T>,
     pub(crate) rules: Rules<T>,
     pub(crate) shared: Arc<Shared<T>>,
@@ -162,9 +166,9 @@ impl<T> Account for Arc<SubscriptionState<T>> {
     fn returned(&self, credits: u64) {
         self.credit.put(credits);
         if self.shared.ring.is_closed() || credits > 1 {
-            self.event.notify_all();
-        } else if self.event.has_sleepers() {
-            self.event.notify();
+            self.credit_event.notify_all();
+        } else if self.credit_event.has_sleepers() {
+            self.credit_event.notify();
         }
     }
 }
@@ -181,6 +185,7 @@ impl<T> SubscriptionState<T> {
         Arc::new_cyclic(|me| Self {
             attention: CachePadded::new(AtomicU64::new(0)),
             event: Event::new(&shared.sleepers),
+            credit_event: Event::new(&Arc::new(CachePadded::new(AtomicUsize::new(0)))),
             place,
             credit: CreditPool::new(rules.max_in_flight),
             name: name.into(),
@@ -243,7 +248,10 @@ impl<T> SubscriptionState<T> {
             },
             (Ring::Queue(queue), _, _) => match queue.take() {
                 Ok((offset, value, meta)) if self.passes(&value) => Fresh::Got(Taken { offset, value, meta }),
-                Ok(_) => Fresh::Filtered(1),
+                Ok((_, value, _)) => {
+                    drop_contained(value);
+                    Fresh::Filtered(1)
+                }
                 Err(nothing) => Fresh::Nothing(nothing),
             },
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
@@ -314,10 +322,24 @@ impl<T> SubscriptionState<T> {
             self.raise_attention(&beside);
             result
         };
-        if self.event.has_sleepers() {
-            self.event.notify_all();
-        }
+        self.wake_all();
         result
+    }
+
+    /// Wakes all receivers that sleep, for whatever reason.
+    pub(crate) fn wake_all(&self) {
+        for event in [&self.event, &self.credit_event] {
+            if event.has_sleepers() {
+                event.notify_all();
+            }
+        }
+    }
+
+    /// A receiver leaves with news instead of a message: if there is credit, the next one may have it.
+    pub(crate) fn pass_credit_on(&self) {
+        if self.credit_event.has_sleepers() {
+            self.credit_event.notify();
+        }
     }
 
     /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.

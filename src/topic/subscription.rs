@@ -40,9 +40,10 @@ impl<T: Send + 'static> Seats<T> {
 
     /// Lends a seat for one call.
     pub(crate) fn with<R>(&self, use_it: impl FnOnce(&mut Seat<T>) -> R) -> R {
-        let seat = self.spare.lock().pop().unwrap_or_else(|| Seat::new(&self.state));
+        // The lock is gone before a seat is made: that frees slots, and payloads that are dropped may want a seat themselves.
+        let spare = self.spare.lock().pop();
         // If the call unwinds the seat is dropped, which is as good.
-        let mut seat = seat;
+        let mut seat = spare.unwrap_or_else(|| Seat::new(&self.state));
         let result = use_it(&mut seat);
         self.spare.lock().push(seat);
         result

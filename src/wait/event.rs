@@ -6,6 +6,7 @@ use std::time::Instant;
 pub(crate) use super::list::Key;
 use super::list::List;
 use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering::*, park_timeout, thread};
+use crate::user_code::{contained, drop_contained};
 
 /// How to wake one waiter.
 #[derive(Clone)]
@@ -20,10 +21,13 @@ impl Wake {
         Self::Thread(thread::current())
     }
 
+    /// Wakes. A waker that panics counts as called: whoever wakes has others to wake, and its own call to finish.
     fn wake(self) {
         match self {
             Self::Thread(thread) => thread.unpark(),
-            Self::Task(waker) => waker.wake(),
+            Self::Task(waker) => {
+                contained(|| waker.wake());
+            }
         }
     }
 }
@@ -83,7 +87,7 @@ impl Event {
         let woken = list.is_woken(key);
         let old = list.replace(key, new);
         drop(list);
-        drop(old);
+        drop_contained(old);
         woken
     }
 
@@ -126,7 +130,9 @@ impl Event {
             self.sleepers.fetch_sub(1, Relaxed);
         }
         drop(list);
-        wake.is_none()
+        let woken = wake.is_none();
+        drop_contained(wake);
+        woken
     }
 
     /// Wakes one waiter that was not woken yet.

@@ -20,7 +20,8 @@
 //! is woken and leaves work behind wakes one more: that is the duty of the layer above. Waiters are served roughly first come, first
 //! served, but a newcomer that finds work takes it.
 //!
-//! Wakers are code of the user (an executor's): they are cloned, called and dropped outside of the lock.
+//! Wakers are code of the user (an executor's): they are cloned, called and dropped outside of the lock, and when one panics as it is called or
+//! dropped, the panic ends there.
 //!
 //! # Every atomic and its ordering
 //!

@@ -13,6 +13,8 @@
 mod cursor;
 mod scan;
 
+use std::collections::TryReserveError;
+
 pub(crate) use self::cursor::{Cursor, Line, Overtaken, ReadAt, SideStore};
 pub(crate) use self::scan::Start;
 
@@ -20,6 +22,7 @@ use self::cursor::{BEHIND, IDLE};
 use self::scan::Registry;
 use super::{CLOSED, Nothing, Refusal, Slots, position};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
+use crate::user_code::drop_contained;
 
 /// A bounded ring read by any number of cursors.
 pub(crate) struct Window<T, A> {
@@ -86,16 +89,24 @@ pub(crate) enum Take<R> {
 }
 
 impl<T: Send + Sync, A: Send + Sync> Window<T, A> {
-    /// A window of `capacity` (a power of two) whose first position is `start`. It lends `&T` to several threads at once, hence `Sync`.
-    pub(crate) fn new(capacity: usize, start: u64) -> Self {
-        Self {
+    /// A window of `capacity` (a power of two) whose first position is `start`; an error if there is no memory for it. It lends `&T` to several
+    /// threads at once, hence `Sync`.
+    pub(crate) fn try_new(capacity: usize, start: u64) -> Result<Self, TryReserveError> {
+        Ok(Self {
             tail: CachePadded::new(AtomicU64::new(start << 1)),
             freed: CachePadded::new(AtomicU64::new(start)),
             work: CachePadded::new(AtomicU64::new(0)),
             unrouted: AtomicU64::new(0),
             registry: Mutex::new(Registry::new()),
-            slots: Slots::new(capacity, start),
-        }
+            slots: Slots::try_new(capacity, start)?,
+        })
+    }
+
+    /// As `try_new`, for tests, which have memory.
+    #[cfg(any(test, ringmq_loom))]
+    #[allow(dead_code, reason = "not every build has tests that make a ring by hand")]
+    pub(crate) fn new(capacity: usize, start: u64) -> Self {
+        Self::try_new(capacity, start).expect("a test's ring is small")
     }
 }
 
@@ -148,17 +159,18 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    /// Takes up to `max` plain values in a row into `out`; returns the first position and how many. On unwinding as [`Window::take_run`].
+    /// Takes up to `max` plain values in a row into `out`; returns how many. On unwinding as [`Window::take_run`]; then too, the values that stand
+    /// in `out` by that time are those of `first` and the positions behind it.
     #[inline(always)]
     pub(crate) fn pop_run(
         &self,
         cursor: &Cursor<T, A>,
         line: &Line,
         max: usize,
-        out: &mut Vec<T>,
+        (out, first): (&mut Vec<T>, &mut u64),
         mut read: impl FnMut(u64, &T) -> T,
         lost: impl Fn(u64, u64),
-    ) -> Option<(u64, usize)> {
+    ) -> Option<usize> {
         let most = (max as u64).min(self.capacity());
         let mut word = cursor.head.load(Acquire);
         loop {
@@ -172,6 +184,7 @@ impl<T, A> Window<T, A> {
             out.reserve(len as usize);
             match cursor.head.compare_exchange(word, word + 2 * len, AcqRel, Acquire) {
                 Ok(_) => {
+                    *first = h;
                     let mut run = Run {
                         window: self,
                         cursor,
@@ -185,7 +198,7 @@ impl<T, A> Window<T, A> {
                         // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
                         unsafe { slot.read_plain(|value| read(p, value)) }
                     }));
-                    return Some((h, len as usize));
+                    return Some(len as usize);
                 }
                 Err(actual) => word = actual,
             }
@@ -423,7 +436,7 @@ impl<T, A> Drop for Window<T, A> {
         for p in self.freed.load(Acquire)..position(self.tail.load(Acquire)) {
             if let Some(stamp) = self.slots.full(p) {
                 // SAFETY: I5: nobody else is left; positions below `freed` were taken, this one was not.
-                drop(unsafe { self.slots.take(p, stamp) });
+                drop_contained(unsafe { self.slots.take(p, stamp) });
             }
         }
     }

@@ -8,6 +8,7 @@
 use super::cursor::{Cursor, Line, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*};
+use crate::user_code::clear_contained;
 
 /// How many payloads a pass takes out before it drops them: what may linger while the ring is busy.
 const PASS: usize = 64;
@@ -71,8 +72,9 @@ impl<T, A> Window<T, A> {
                 }
                 asked = was - asked;
             }
-            // Outside of everything: dropping a payload may panic, block or publish.
-            taken.clear();
+            // Outside of everything: dropping a payload may panic, block or publish. A panic ends here: the caller may hold a message that it
+            // has just taken, or one that it is about to publish.
+            clear_contained(&mut taken);
             self.give_spare(taken);
             if end == Pass::Done {
                 return;
