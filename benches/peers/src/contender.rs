@@ -161,7 +161,8 @@ impl Visitor<u64> for Latencies<'_> {
             Workload::IdleWakeDelay => Box::new(|size| latency::idle_wake::<Q>(size).map(|wake| wake.delay_ns / 1000.0)),
             _ => Box::new(|size| latency::idle_wake::<Q>(size).map(|wake| wake.cpu_ns / 1000.0)),
         };
-        if Q::serves(&Shape::new(1, 1, 1)) {
+        // Omango now and then sleeps through the end of a stream that was idle.
+        if Q::serves(&Shape::new(1, 1, 1)) && !Q::NAME.starts_with("omango") {
             self.found.push(Contender {
                 name: Q::NAME,
                 ours: self.ours,

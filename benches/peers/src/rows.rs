@@ -190,8 +190,8 @@ const IDLE_WAKE_BARS: &[Claim] = &[
 ];
 
 const TASK_PEERS: &[&str] = &["crossfire spsc", "kanal", "loole", "tokio mpsc"];
-const WAKE_PEERS: &[&str] = &["crossbeam-channel", "omango spsc", "crossfire spsc"];
-const BUSY_PEERS: &[&str] = &["crossbeam-channel", "omango spsc", "rtrb", "disruptor"];
+const WAKE_PEERS: &[&str] = &["crossbeam-channel", "kanal", "crossfire spsc"];
+const BUSY_PEERS: &[&str] = &["crossbeam-channel", "crossfire spsc", "rtrb", "disruptor"];
 
 /// Publishers, subscriptions, subscribers of each.
 const fn shape(publishers: usize, subscriptions: usize, subscribers: usize) -> Shape {

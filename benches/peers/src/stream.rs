@@ -86,7 +86,7 @@ fn crew<T: Payload, Q: Queue<T>>(shape: &Shape, share: u64) -> Crew {
 /// Starts all jobs at once, and compares what each subscription saw.
 fn time(shape: &Shape, crew: Crew, expected: Seen) -> Result<Duration, String> {
     let gate = Gate::new(shape.threads());
-    let (mut spans, mut subscriptions) = (Vec::new(), Vec::new());
+    let (mut spans, mut groups) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         let start = |side: usize, job: Job| {
             let (gate, pinned) = (&gate, shape.is_pair());
@@ -113,12 +113,12 @@ fn time(shape: &Shape, crew: Crew, expected: Seen) -> Result<Duration, String> {
                 spans.push((started, ended));
                 total = total.plus(seen);
             }
-            subscriptions.push(total);
+            groups.push(total);
         }
     });
 
-    let publishers = 1;
-    if let Some((index, seen)) = (0..).zip(&subscriptions[publishers..]).find(|(_, seen)| **seen != expected) {
+    // The first group are the publishers, who see nothing.
+    if let Some((index, seen)) = (0..).zip(&groups[1..]).find(|(_, seen)| **seen != expected) {
         return Err(format!("subscription {index} saw {seen:?}, expected {expected:?}"));
     }
     let first = spans.iter().map(|span| span.0).min().expect("a run has threads");
