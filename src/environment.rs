@@ -34,3 +34,9 @@ impl Environment {
         self.seed.fetch_add(1, Relaxed)
     }
 }
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        self.timer.stop();
+    }
+}

@@ -327,6 +327,14 @@ impl<S: Account> Loan<S> {
     }
 }
 
+impl<S: Account> Loan<S> {
+    /// Ends a loan whose credit was put back into the pool already.
+    pub(crate) fn write_off(self) {
+        let loan = std::mem::ManuallyDrop::new(self);
+        let _ = end_elsewhere(loan.node, 1);
+    }
+}
+
 /// Returns `n` credits that are out on loan.
 #[inline(always)]
 fn settle<S: Account>(node: NonNull<Node<S>>, n: u64) {
@@ -346,6 +354,11 @@ fn settle<S: Account>(node: NonNull<Node<S>>, n: u64) {
 
 #[cold]
 fn settle_elsewhere<S: Account>(node: NonNull<Node<S>>, n: u64) {
+    end_elsewhere(node, n).returned(n);
+}
+
+/// Ends `n` loans without giving their credits back to the lender.
+fn end_elsewhere<S: Account>(node: NonNull<Node<S>>, n: u64) -> S {
     // SAFETY: `n` loans of the caller are out, and a node with a loan out is not freed.
     let alive = unsafe { node.as_ref() };
     // First the account, while these loans still keep the node.
@@ -354,7 +367,7 @@ fn settle_elsewhere<S: Account>(node: NonNull<Node<S>>, n: u64) {
     if before & RETIRED != 0 && out(before) == n {
         free(node);
     }
-    account.returned(n);
+    account
 }
 
 impl<S: Account> Drop for Loan<S> {

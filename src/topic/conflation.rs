@@ -65,10 +65,13 @@ enum Reduced<T> {
 
 impl<T> SideStoreOf<T> {
     fn reduce(&self, kept: &mut Kept<T>, p: u64, value: &T, meta: Option<&Arc<Meta>>) -> Reduced<T> {
+        // A panic of the user's filter counts as a match, as everywhere.
+        if !catch_unwind(AssertUnwindSafe(|| (self.wanted)(value))).unwrap_or(true) {
+            return Reduced::Nothing;
+        }
         // A panic of the user's clone must not stop the scan: the message counts as lost.
-        let cloned = catch_unwind(AssertUnwindSafe(|| (self.wanted)(value).then(|| (self.clone)(value))));
-        let Ok(cloned) = cloned else { return Reduced::Lost(p) };
-        let Some(value) = cloned else { return Reduced::Nothing };
+        let cloned = catch_unwind(AssertUnwindSafe(|| (self.clone)(value)));
+        let Ok(value) = cloned else { return Reduced::Lost(p) };
         let key = meta.and_then(|m| m.key.as_deref()).unwrap_or_default();
         match kept.messages.keep(p, key, (value, meta.cloned())) {
             Some((at, old)) => Reduced::Replaced(at, old),

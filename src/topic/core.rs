@@ -12,7 +12,7 @@ use crate::topic::publish::Lane;
 use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
 use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
-use crate::user_code::clear_contained;
+use crate::user_code::drop_contained;
 use crate::wait::{Event, Sleepers};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
@@ -224,31 +224,36 @@ impl<T: Send + 'static> TopicCore<T> {
         }
         let at = window.seek(cursor, to);
         self.shared.space.notify_all();
-        state.event.notify_all();
-        state.credit_event.notify_all();
+        state.wake_all();
         Ok(at)
     }
 
     /// Ends a subscription: its receivers find it closed, and it holds nothing back any more.
     pub(crate) fn unsubscribe(&self, state: &Arc<SubscriptionState<T>>) {
-        let removed = {
-            let mut subscriptions = self.subscriptions.lock();
-            let before = subscriptions.len();
-            *subscriptions = subscriptions.iter().filter(|s| !Arc::ptr_eq(s, state)).cloned().collect();
-            self.shared.subscriptions.store(subscriptions.len(), Relaxed);
-            before != subscriptions.len()
-        };
-        if !removed {
-            return;
+        if self.remove(state) {
+            self.end(state);
         }
+    }
+
+    /// Takes a subscription out of the list; whether it was there.
+    fn remove(&self, state: &Arc<SubscriptionState<T>>) -> bool {
+        let mut subscriptions = self.subscriptions.lock();
+        let before = subscriptions.len();
+        *subscriptions = subscriptions.iter().filter(|s| !Arc::ptr_eq(s, state)).cloned().collect();
+        self.shared.subscriptions.store(subscriptions.len(), Relaxed);
+        before != subscriptions.len()
+    }
+
+    /// Ends a subscription that was taken out of the list.
+    fn end(&self, state: &Arc<SubscriptionState<T>>) {
         if let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) {
             window.leave(cursor);
         }
-        let dropped = state.change(|beside| {
-            beside.ended = true;
-            std::mem::take(&mut beside.ready)
-        });
-        clear_contained(&mut dropped.into());
+        // Dropped outside of the lock: payloads are code of the user.
+        let kept = state.side_store.as_ref().map(|store| store.kept.lock().messages.clear());
+        let dropped = state.change(Beside::end);
+        state.unschedule();
+        drop_contained((kept, dropped));
         self.shared.space.notify_all();
         self.shared.environment.feed.tell(|| Happened::Unsubscribed {
             topic: self.shared.name.to_string(),
@@ -261,10 +266,16 @@ impl<T: Send + 'static> TopicCore<T> {
         if state.handles.fetch_sub(1, AcqRel) != 1 {
             return;
         }
-        if state.rules.ephemeral {
-            self.unsubscribe(state);
-        } else {
-            self.shared.space.notify_all();
+        if !state.rules.ephemeral {
+            return self.shared.space.notify_all();
+        }
+        let unused = {
+            // Excludes whoever subscribes under the same name just now: they get either this subscription, alive, or a new one.
+            let _joining = self.joining.lock();
+            state.handles.load(Acquire) == 0 && self.remove(state)
+        };
+        if unused {
+            self.end(state);
         }
     }
 
@@ -276,9 +287,9 @@ impl<T: Send + 'static> TopicCore<T> {
         self.shared.ring.close();
         self.shared.space.notify_all();
         for state in self.subscriptions().iter() {
+            // Nothing waits any more: what is parked becomes due.
             state.change(Beside::all_due);
-            state.event.notify_all();
-            state.credit_event.notify_all();
+            state.unschedule();
         }
         self.shared.environment.feed.tell(|| Happened::TopicClosed {
             topic: self.shared.name.to_string(),

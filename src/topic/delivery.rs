@@ -119,8 +119,8 @@ impl Mode for Auto {
 
 /// One hand-over of one message. It is owned, and owning it is the lease: each verdict consumes it, so there is exactly one.
 ///
-/// Dropping it without a verdict (an early `?`, a panic, a cancelled future) is a nack, unless the subscription is draining or closing:
-/// then the message simply goes back. Leaking it (`mem::forget`) keeps the message in flight for ever, unless there is an ack timeout.
+/// Dropping it without a verdict (an early `?`, a panic, a cancelled future) is a nack, unless the subscription's handlers are being
+/// drained: then the message simply goes back. Leaking it (`mem::forget`) keeps the message in flight for ever, unless there is an ack timeout.
 ///
 /// # Examples
 ///
@@ -184,10 +184,13 @@ impl<T: Send + 'static> Delivery<T> {
         }
     }
 
-    /// Gives the credit back. From here on, dropping the delivery says nothing more.
+    /// Gives the credit back; from here on, dropping the delivery says nothing more. If the lease had run out, the credit went back then.
     #[inline(always)]
-    fn pay_back(&mut self) {
-        drop(self.credit.take());
+    fn end_credit(&mut self, in_time: bool) {
+        match self.credit.take() {
+            Some(credit) if !in_time => credit.write_off(),
+            credit => drop(credit),
+        }
     }
 
     /// Takes the message out, to be delivered again or to be kept as a dead letter.
@@ -209,7 +212,7 @@ impl<T: Send + 'static> Delivery<T> {
     #[inline(always)]
     pub fn ack(mut self) -> Result<()> {
         let in_time = self.end_lease();
-        self.pay_back();
+        self.end_credit(in_time);
         if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
@@ -218,7 +221,10 @@ impl<T: Send + 'static> Delivery<T> {
         let mut in_time = true;
         let mut credits: Option<Loans<Arc<SubscriptionState<T>>>> = None;
         for mut delivery in deliveries {
-            in_time &= delivery.end_lease();
+            if !delivery.end_lease() {
+                delivery.end_credit(false);
+                in_time = false;
+            }
             let Some(credit) = delivery.credit.take() else { continue };
             let other = match &mut credits {
                 Some(credits) => credits.add(credit).err(),
@@ -240,7 +246,7 @@ impl<T: Send + 'static> Delivery<T> {
     #[inline]
     pub fn into_inner(mut self) -> Result<T> {
         let in_time = self.end_lease();
-        self.pay_back();
+        self.end_credit(in_time);
         self.value.take().filter(|_| in_time).ok_or(Error::LeaseLost)
     }
 
@@ -302,7 +308,7 @@ impl<T: Send + 'static> Delivery<T> {
         if in_time && let Some(held) = self.take_back() {
             state.failed(held, failure);
         }
-        self.pay_back();
+        self.end_credit(in_time);
         if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
@@ -310,11 +316,19 @@ impl<T: Send + 'static> Delivery<T> {
     pub(crate) fn put_back(mut self) {
         let in_time = self.end_lease();
         let state = self.account().clone();
+        let mut unwanted = None;
         if in_time && let Some(mut held) = self.take_back() {
             held.history().lease = None;
-            state.change(|beside| beside.ready.push_front(held));
+            unwanted = state.change(|beside| {
+                if beside.ended {
+                    return Some(held);
+                }
+                beside.ready.push_front(held);
+                None
+            });
         }
-        self.pay_back();
+        self.end_credit(in_time);
+        drop(unwanted);
     }
 
     /// Asks for more time: the ack timeout starts anew. Without an ack timeout there is nothing to extend.

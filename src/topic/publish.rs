@@ -336,7 +336,8 @@ impl<T: Send + 'static> TopicCore<T> {
             match self.enter(lane, 1) {
                 Entry::Claimed(claim) => return Ok(claim),
                 Entry::Spin => spin.snooze(),
-                Entry::Wait => return Err(PublishFailure::Full),
+                // Whoever does not wait cannot wait for ever.
+                Entry::Wait | Entry::Refused(PublishFailure::WouldDeadlock) => return Err(PublishFailure::Full),
                 Entry::Refused(failure) => return Err(failure),
             }
         }
@@ -471,8 +472,8 @@ impl<T: Send + 'static> TopicCore<T> {
         }
     }
 
-    /// Notes since when which subscription holds publishers up.
-    fn note_blocking(&self) {
+    /// Notes since when which subscription holds publishers up. Called by one that is about to sleep.
+    pub(crate) fn note_blocking(&self) {
         let now = self.shared.environment.now();
         let end = self.shared.ring.end();
         for state in self.subscriptions().iter().filter(|state| state.gates() && state.blocks(end)) {
@@ -480,9 +481,12 @@ impl<T: Send + 'static> TopicCore<T> {
         }
     }
 
-    fn forget_blocking(&self) {
+    /// The other way round: called by a publisher that waits no more.
+    pub(crate) fn forget_blocking(&self) {
         let end = self.shared.ring.end();
-        for state in self.subscriptions().iter().filter(|state| state.gates() && !state.blocks(end)) {
+        let others_wait = self.shared.space.has_sleepers();
+        let is_over = |state: &&Arc<SubscriptionState<T>>| state.gates() && !(others_wait && state.blocks(end));
+        for state in self.subscriptions().iter().filter(is_over) {
             state.beside.lock().blocks_since = None;
         }
     }

@@ -55,6 +55,7 @@ impl Entering {
                 Entry::Spin => std::hint::spin_loop(),
                 Entry::Wait => {
                     if self.is_registered(core, context) && !core.recheck_room() {
+                        core.note_blocking();
                         return Poll::Pending;
                     }
                 }
@@ -84,6 +85,7 @@ impl Entering {
     fn finish<T: Send + 'static>(&mut self, core: &TopicCore<T>) -> bool {
         let Some(key) = self.key.take() else { return false };
         core.space().finish(key);
+        core.forget_blocking();
         true
     }
 
@@ -91,6 +93,7 @@ impl Entering {
     pub(crate) fn cancel<T: Send + 'static>(&mut self, core: &TopicCore<T>) {
         if let Some(key) = self.key.take() {
             core.space().cancel(key);
+            core.forget_blocking();
         }
     }
 }

@@ -124,6 +124,10 @@ impl Until<'_> {
         stop: None,
     };
 
+    fn is_past(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.is_some_and(|stop| stop.load(Acquire) != 0)
     }
@@ -184,6 +188,7 @@ impl<T: Send + 'static> Seat<T> {
                     return Err(RecvError::Lagged(lagged));
                 }
                 _ if until.is_stopped() => return Err(RecvError::Timeout),
+                Blocked::Busy if until.is_past() => return Err(RecvError::Timeout),
                 Blocked::Busy => spin.snooze(),
                 Blocked::Empty if self.spin_for_fresh(&mut spin) => {}
                 Blocked::Empty | Blocked::InFlightFull | Blocked::HeldBack | Blocked::Settling => {
@@ -219,42 +224,14 @@ impl<T: Send + 'static> Seat<T> {
     /// Sleeps until there may be something; `false` if the deadline came first.
     fn sleep(&mut self, blocked: Blocked, until: Until<'_>) -> bool {
         let state = self.state.clone();
-        if blocked == Blocked::InFlightFull && state.event.has_sleepers() && state.has_fresh() {
-            // The wake-up that brought this receiver here is for somebody who needs no credit.
-            state.event.notify();
-        }
-        let event = state.line_of(blocked.waits_for());
+        let event = state.event_for(blocked);
         let key = event.listen(Wake::this_thread());
+        state.pass_on(blocked);
         if self.recheck(blocked) || until.is_stopped() {
             event.cancel(key);
             return true;
         }
         event.park(key, until.deadline)
-    }
-}
-
-/// What a receiver waits for, and so where.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WaitsFor {
-    Messages,
-    Credit,
-}
-
-impl Blocked {
-    const fn waits_for(self) -> WaitsFor {
-        match self {
-            Self::InFlightFull | Self::Settling => WaitsFor::Credit,
-            _ => WaitsFor::Messages,
-        }
-    }
-}
-
-impl<T> SubscriptionState<T> {
-    fn line_of(&self, waits_for: WaitsFor) -> &Event {
-        match waits_for {
-            WaitsFor::Messages => &self.event,
-            WaitsFor::Credit => &self.credit_event,
-        }
     }
 }
 
@@ -285,7 +262,8 @@ impl<T: Send + 'static> SeatRef<'_, T> {
 /// A task's place among the waiters. Kept between polls; cancelled when dropped.
 #[derive(Default)]
 pub(crate) struct Waiting {
-    key: Option<(WaitsFor, Key)>,
+    /// The place, and whether it is among those that wait for credit.
+    key: Option<(Key, bool)>,
 }
 
 /// How often a poll looks again for something that comes by itself before it lets other tasks run.
@@ -324,7 +302,7 @@ impl Waiting {
                     return Poll::Pending;
                 }
                 _ => {
-                    if self.is_registered(&seat.state, blocked.waits_for(), context) && !seat.recheck(blocked) {
+                    if self.is_registered(&seat.state, blocked, context) && !seat.recheck(blocked) {
                         return Poll::Pending;
                     }
                 }
@@ -338,37 +316,56 @@ impl Waiting {
     }
 
     /// Registers the task, or renews it; `false` if it had been woken, and must look again.
-    fn is_registered<T>(&mut self, state: &SubscriptionState<T>, waits_for: WaitsFor, context: &mut Context<'_>) -> bool {
-        if self.key.is_some_and(|(was, _)| was != waits_for) {
-            // A wake-up in the other line is for somebody else there.
+    fn is_registered<T>(&mut self, state: &SubscriptionState<T>, blocked: Blocked, context: &mut Context<'_>) -> bool {
+        let for_credit = blocked == Blocked::InFlightFull;
+        if self.key.is_some_and(|(_, before)| before != for_credit) {
             self.cancel(state);
         }
-        let line = state.line_of(waits_for);
+        let event = state.event_for(blocked);
         match self.key {
-            Some((_, key)) if line.poll(key, context.waker()) => {
-                line.finish(key);
+            Some((key, _)) if event.poll(key, context.waker()) => {
+                event.finish(key);
                 self.key = None;
                 false
             }
             Some(_) => true,
             None => {
-                self.key = Some((waits_for, line.listen(Wake::Task(context.waker().clone()))));
+                self.key = Some((event.listen(Wake::Task(context.waker().clone())), for_credit));
+                state.pass_on(blocked);
                 true
             }
         }
     }
 
     fn finish<T>(&mut self, state: &SubscriptionState<T>) {
-        if let Some((waits_for, key)) = self.key.take() {
-            state.line_of(waits_for).finish(key);
+        if let Some((key, for_credit)) = self.key.take() {
+            state.event_of(for_credit).finish(key);
         }
     }
 
     /// The task goes away: a wake-up meant for it goes to somebody else.
     pub(crate) fn cancel<T>(&mut self, state: &SubscriptionState<T>) {
-        if let Some((waits_for, key)) = self.key.take() {
-            state.line_of(waits_for).cancel(key);
+        if let Some((key, for_credit)) = self.key.take() {
+            state.event_of(for_credit).cancel(key);
         }
+    }
+}
+
+impl<T> SubscriptionState<T> {
+    /// Where a receiver waits that found this.
+    fn event_for(&self, blocked: Blocked) -> &Event {
+        self.event_of(blocked == Blocked::InFlightFull)
+    }
+
+    /// A receiver that waits for credit may have been woken for a message: one that needs no credit gets its chance.
+    fn pass_on(&self, blocked: Blocked) {
+        if blocked == Blocked::InFlightFull && self.event.has_sleepers() {
+            self.event.notify();
+        }
+    }
+
+    fn event_of(&self, for_credit: bool) -> &Event {
+        if for_credit { &self.credit_event } else { &self.event }
     }
 }
 

@@ -53,8 +53,7 @@ impl<T: Send + 'static> Drain for SubscriptionState<T> {
     }
 
     fn wake(&self) {
-        self.event.notify_all();
-        self.credit_event.notify_all();
+        self.wake_all();
     }
 
     fn in_flight(&self) -> u64 {

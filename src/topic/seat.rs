@@ -53,6 +53,9 @@ pub(crate) struct Seat<T> {
     values: Vec<T>,
 }
 
+/// How many messages that the filter does not want a receiver skips before it looks at its deadline, or lets other tasks run.
+const LOOKS: u32 = 256;
+
 /// What a look beside the ring found.
 enum Look<I> {
     Item(I),
@@ -186,7 +189,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// Takes the next message, if there is one.
     pub(crate) fn try_next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
-        loop {
+        for _ in 0..LOOKS {
             if self.state.attention.load(Relaxed) != 0 {
                 match self.look_beside::<M>() {
                     Look::Item(item) => return Ok(item),
@@ -210,6 +213,7 @@ impl<T: Send + 'static> Seat<T> {
                 other => self.not_got(other)?,
             }
         }
+        Err(Blocked::Busy)
     }
 
     /// Takes up to `max` messages, at least one, into `out`.
@@ -227,7 +231,7 @@ impl<T: Send + 'static> Seat<T> {
             return Ok(0);
         }
         let before = out.len();
-        loop {
+        for _ in 0..LOOKS {
             if self.state.attention.load(Relaxed) != 0 {
                 match self.look_beside::<M>() {
                     Look::Item(item) => {
@@ -252,6 +256,7 @@ impl<T: Send + 'static> Seat<T> {
                 Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,
             }
         }
+        Err(Blocked::Busy)
     }
 
     /// A run of deliveries: as many as there is credit for.
@@ -265,13 +270,14 @@ impl<T: Send + 'static> Seat<T> {
 
     fn run<M: Mode>(&mut self, max: usize, mut credits: Option<Vec<Credit<T>>>, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
         let state = &*self.state;
+        let before = out.len();
         let mut push = |taken: Taken<T>| out.push(self.hand_over::<M>(taken, credits.as_mut().and_then(Vec::pop)));
         let result = match (&state.shared.ring, &state.place, self.line()) {
             (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => {
                 let result = (cloner.run)(window, state, cursor, line, max, &mut push);
                 window.tidy(cursor, cursor.position().saturating_sub(1));
                 match result {
-                    crate::ring::Take::Got(_) => Ok(()),
+                    crate::ring::Take::Got(taken) => Ok(taken),
                     crate::ring::Take::Behind(range) => Err(Some(Fresh::Behind(range))),
                     crate::ring::Take::Side => Err(Some(Fresh::Side)),
                     crate::ring::Take::Nothing(nothing) => Err(Some(Fresh::Nothing(nothing))),
@@ -286,17 +292,18 @@ impl<T: Send + 'static> Seat<T> {
                         unwanted.push(value);
                     }
                 });
-                state.counters.filtered.fetch_add(unwanted.len() as u64, Relaxed);
                 clear_contained(&mut unwanted);
-                taken.map(drop).map_err(|nothing| Some(Fresh::Nothing(nothing)))
+                taken.map_err(|nothing| Some(Fresh::Nothing(nothing)))
             }
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
         };
         drop(credits);
-        if result.is_ok() {
-            self.taken_one();
+        let unwanted = result? - (out.len() - before);
+        if unwanted > 0 {
+            state.counters.filtered.fetch_add(unwanted as u64, Relaxed);
         }
-        result
+        self.taken_one();
+        Ok(())
     }
 
     /// Makes of a message what the receiver gets.
@@ -353,14 +360,9 @@ impl<T: Send + 'static> Seat<T> {
         }
     }
 
-    /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store.
+    /// The cursor was overtaken and its messages kept: from here on they are delivered from the side store. The cursor stays *behind*
+    /// until all are: so no receiver takes a later message from the ring before an earlier one from the store.
     fn open_side_store(&self) {
-        let (Some(store), Place::Cursor(cursor)) = (&self.state.side_store, &self.state.place) else {
-            return;
-        };
-        let kept = store.kept.lock();
-        cursor.clear_behind();
-        drop(kept);
         self.state.change(|beside| beside.side = true);
     }
 
@@ -372,19 +374,15 @@ impl<T: Send + 'static> Seat<T> {
             Nothing::Empty => Blocked::Empty,
             Nothing::Busy => Blocked::Busy,
             Nothing::Closed => {
-                // Whoever closes makes due what is parked; here it is found in the moment between.
-                if !state.beside.lock().parked.is_empty() {
-                    state.change(Beside::all_due);
-                }
-                if state.beside.lock().has_more() {
-                    return Blocked::Busy;
-                }
-                if state.credit.watch() == 0 && !state.beside.lock().has_more() {
+                // First the credit: a delivery that comes back is put beside the ring before its credit returns.
+                if state.credit.watch() > 0 {
+                    Blocked::Settling
+                } else if state.beside.lock().has_more() {
+                    Blocked::Busy
+                } else {
                     // Others may sleep until the end.
                     state.wake_all();
                     Blocked::Closed
-                } else {
-                    Blocked::Settling
                 }
             }
         }
@@ -400,17 +398,24 @@ impl<T: Send + 'static> Seat<T> {
         if let Some(lagged) = beside.lag.pop() {
             state.raise_attention(&beside);
             drop(beside);
+            self.taken_one();
             return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
         }
         if beside.paused {
-            return Look::Blocked(Blocked::HeldBack);
+            let nothing_left = state.shared.ring.is_closed() && state.position() >= state.shared.ring.end() && !beside.has_more();
+            return if nothing_left {
+                Look::Ring
+            } else {
+                Look::Blocked(Blocked::HeldBack)
+            };
         }
-        let again = !beside.ready.is_empty() && !(self.fresh_first && (beside.side || state.has_fresh()));
-        if again {
+        let parked_full = beside.is_parked_full(&state.rules);
+        let turn_of_fresh = self.fresh_first && !parked_full && (beside.side || state.has_fresh());
+        if !beside.ready.is_empty() && !turn_of_fresh {
             return self.redeliver::<M>(&state, beside);
         }
         self.fresh_first = false;
-        if beside.is_parked_full(&state.rules) {
+        if parked_full {
             return Look::Blocked(Blocked::HeldBack);
         }
         if beside.side {
@@ -466,10 +471,16 @@ impl<T: Send + 'static> Seat<T> {
             state.raise_attention(&beside);
             drop(beside);
             drop(kept);
+            self.taken_one();
             return Look::Blocked(Blocked::Lagged(state.count_lost(lagged)));
         }
         let next = kept.messages.pop();
         beside.side = kept.messages.len() > 0;
+        if !beside.side
+            && let Place::Cursor(cursor) = &state.place
+        {
+            cursor.clear_behind();
+        }
         state.raise_attention(&beside);
         drop(beside);
         drop(kept);
@@ -535,18 +546,5 @@ impl<T> SubscriptionState<T> {
             (Ring::Queue(queue), _) => queue.why_nothing(),
             _ => unreachable!("a window's subscription has a cursor"),
         }
-    }
-}
-
-impl<T> Beside<T> {
-    /// Once the topic is closed nothing waits any more: what is parked becomes due.
-    pub(crate) fn all_due(&mut self) {
-        while let Some(held) = self.parked.pop(crate::time::Timestamp::MAX) {
-            self.ready.push_back(held);
-        }
-    }
-
-    fn has_more(&self) -> bool {
-        !self.ready.is_empty() || !self.parked.is_empty() || self.side || !self.lag.is_empty()
     }
 }

@@ -29,6 +29,10 @@ impl<T: Send + 'static> SubscriptionState<T> {
     /// One delivery failed: the message is parked, or goes to the dead letters.
     #[cold]
     pub(crate) fn failed(&self, mut held: Held<T>, failure: Failure) {
+        if self.beside.lock().ended {
+            // Nobody will see it again.
+            return;
+        }
         let now = self.shared.environment.now();
         let history = held.history();
         history.lease = None;
@@ -60,18 +64,27 @@ impl<T: Send + 'static> SubscriptionState<T> {
     fn park(&self, held: Held<T>, now: Timestamp, wait: Duration) {
         let due = now.after(wait);
         let schedule = self.change(|beside| {
-            // Asked under the lock: closing makes due what it finds parked, and nothing is parked after that.
+            // Under the lock, so that whoever closes the topic finds it parked, or it is found closed here.
             if wait.is_zero() || self.shared.ring.is_closed() {
                 beside.ready.push_back(held);
                 return false;
             }
-            let first = beside.parked.next_due().is_none_or(|next| due < next);
             beside.parked.push(due, held);
-            first
+            beside.is_first(due)
         });
         if schedule {
-            self.shared.environment.timer.schedule(due, self.as_fire());
+            self.schedule(due);
         }
+    }
+
+    fn schedule(&self, due: Timestamp) {
+        self.shared.environment.timer.schedule(due, self.as_fire());
+    }
+
+    /// Takes the subscription out of the timer.
+    pub(crate) fn unschedule(&self) {
+        self.beside.lock().scheduled = Timestamp::MAX;
+        self.shared.environment.timer.forget(&self.as_fire());
     }
 
     fn as_fire(&self) -> Weak<dyn Fire> {
@@ -80,30 +93,36 @@ impl<T: Send + 'static> SubscriptionState<T> {
     }
 
     fn dead_letter(&self, held: Held<T>, reason: DeadReason) {
-        let offset = Offset::new(held.offset);
-        let full = self.change(|beside| {
-            if beside.letters.is_full() {
-                beside.undeliverable.push_back((held, reason.clone()));
-                return None;
-            }
-            Some((held, beside.forward.clone()))
+        self.send_letter(self.letter(held, reason));
+    }
+
+    /// Sends a letter to the dead-letter topic or, if nobody subscribes there or there is no room, to the store.
+    fn send_letter(&self, letter: StoredLetter<T>) {
+        let (offset, reason) = (letter.letter.offset, letter.letter.reason.clone());
+        let forward = self.beside.lock().forward.clone();
+        let left = match forward {
+            Some(forward) => forward.forward(letter),
+            None => Some(letter),
+        };
+        let is_full = left.is_some_and(|letter| {
+            self.change(|beside| {
+                let is_full = beside.letters.is_full();
+                if is_full {
+                    beside.undeliverable.push_back(letter);
+                } else {
+                    beside.letters.push(letter);
+                }
+                is_full
+            })
         });
         let (topic, subscription) = (self.shared.name.to_string(), self.name.to_string());
-        let Some((held, forward)) = full else {
+        if is_full {
             self.shared.environment.feed.tell(|| Happened::DeadLettersFull {
                 topic,
                 subscription,
                 offset,
             });
             return;
-        };
-        let letter = self.letter(held, reason.clone());
-        let left = match forward {
-            Some(forward) => forward.forward(letter),
-            None => Some(letter),
-        };
-        if let Some(letter) = left {
-            self.change(|beside| beside.letters.push(letter));
         }
         self.counters.dead_lettered.fetch_add(1, Relaxed);
         self.shared.environment.feed.tell(|| Happened::DeadLettered {
@@ -148,8 +167,8 @@ impl<T: Send + 'static> SubscriptionState<T> {
                     beside.undeliverable.pop_front()
                 }
             });
-            let Some((held, reason)) = next else { return };
-            self.dead_letter(held, reason);
+            let Some(letter) = next else { return };
+            self.send_letter(letter);
         }
     }
 
@@ -182,12 +201,11 @@ impl<T: Send + 'static> SubscriptionState<T> {
         let due = self.shared.environment.now().after(timeout);
         let (lease, first) = {
             let mut beside = self.beside.lock();
-            let first = beside.leases.next_due().is_none_or(|next| due < next);
-            (beside.leases.grant(due, copy), first)
+            (beside.leases.grant(due, copy), beside.is_first(due))
         };
         held.history().lease = Some(lease);
         if first {
-            self.shared.environment.timer.schedule(due, self.as_fire());
+            self.schedule(due);
         }
     }
 
@@ -225,17 +243,33 @@ impl<T: Send + 'static> Fire for SubscriptionState<T> {
                     ..Failure::default()
                 },
             );
+            // Whoever holds the delivery may never give it back. If it does, its credit is written off (see `Delivery`).
+            self.credit_returned(1);
         }
         self.change(|beside| {
             while let Some(held) = beside.parked.pop(now) {
                 beside.ready.push_back(held);
             }
-            beside.next_due()
+            if beside.scheduled > now {
+                // This call was scheduled before an earlier one was; the right one is still to come.
+                return None;
+            }
+            beside.scheduled = beside.next_due().unwrap_or(Timestamp::MAX);
+            Some(beside.scheduled)
         })
     }
 }
 
 impl<T> Beside<T> {
+    /// Whether the timer has to be told of `due`, because it would call only later.
+    fn is_first(&mut self, due: Timestamp) -> bool {
+        let first = due < self.scheduled;
+        if first {
+            self.scheduled = due;
+        }
+        first
+    }
+
     fn next_due(&self) -> Option<Timestamp> {
         [self.parked.next_due(), self.leases.next_due()].into_iter().flatten().min()
     }

@@ -156,10 +156,9 @@ fn take_run<T: Clone>(
     max: usize,
     each: &mut dyn FnMut(Taken<T>),
 ) -> Take<usize> {
-    let read = |p, value: &T, meta: Option<&Arc<Meta>>| match clone_out(state, p, value, meta) {
-        Some(taken) => each(taken),
-        None => {
-            state.counters.filtered.fetch_add(1, Relaxed);
+    let read = |p, value: &T, meta: Option<&Arc<Meta>>| {
+        if let Some(taken) = clone_out(state, p, value, meta) {
+            each(taken);
         }
     };
     let unwinding = WakeOnUnwind(state);

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::delivery::dead_letter::{DeadLetter, DeadReason, Letters};
+use crate::delivery::dead_letter::{DeadLetter, Letters};
 use crate::delivery::lag::{LagLog, Lagged};
 use crate::delivery::lease::{LeaseId, Leases};
 use crate::delivery::parked::Parked;
@@ -16,13 +16,13 @@ use crate::events::Event as Happened;
 use crate::message::MetaRef;
 use crate::offset::Offset;
 use crate::ring::{Account, CreditPool, Cursor};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering::*, Weak};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering::*, Weak, plain};
 use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::rules::Rules;
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
 use crate::user_code::drop_contained;
-use crate::wait::Event;
+use crate::wait::{Event, Sleepers};
 
 /// A message between its hand-overs.
 pub(crate) struct Held<T> {
@@ -106,15 +106,16 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
-    /// Receivers that wait for a message, or for a change beside the ring.
+    /// Receivers that wait for a message.
     pub(crate) event: Event,
-    /// Receivers that wait for a credit: a message is of no use to them, and would wake them in vain.
+    /// Receivers that wait for credit: apart from the others, because a new message is of no use to them.
     pub(crate) credit_event: Event,
     pub(crate) place: Place<T>,
     pub(crate) rules: Rules<T>,
     pub(crate) shared: Arc<Shared<T>>,
     pub(crate) credit: CreditPool<Arc<Self>>,
     pub(crate) name: Arc<str>,
+    /// Unlike that of any other subscription in this process, whatever its broker.
     pub(crate) id: u64,
     /// How many handles there are. AcqRel: the last one to go acts for all.
     pub(crate) handles: AtomicUsize,
@@ -131,7 +132,7 @@ pub(crate) struct Beside<T> {
     /// To be delivered again later.
     pub(crate) parked: Parked<Held<T>>,
     /// Dead, but the store is full.
-    pub(crate) undeliverable: VecDeque<(Held<T>, DeadReason)>,
+    pub(crate) undeliverable: VecDeque<StoredLetter<T>>,
     pub(crate) lag: LagLog,
     /// Whether the side store has something to deliver.
     pub(crate) side: bool,
@@ -143,6 +144,8 @@ pub(crate) struct Beside<T> {
     pub(crate) letters: Letters<StoredLetter<T>>,
     pub(crate) forward: Option<Arc<dyn Forward<T>>>,
     pub(crate) leases: Leases<Held<T>>,
+    /// When the timer calls next: the earliest of what is parked or out on a lease, or earlier. `MAX`: not at all.
+    pub(crate) scheduled: Timestamp,
     pub(crate) random: Random,
     /// Publishers wait on account of this subscription since then.
     pub(crate) blocks_since: Option<Timestamp>,
@@ -158,18 +161,16 @@ pub(crate) struct Counters {
     pub(crate) dead_lettered: AtomicU64,
 }
 
+/// The next subscription's number in this process. Relaxed: only distinctness counts.
+static NEXT_ID: plain::AtomicUsize = plain::AtomicUsize::new(0);
+
 impl<T> Account for Arc<SubscriptionState<T>> {
     fn pool(&self) -> &CreditPool<Self> {
         &self.credit
     }
 
     fn returned(&self, credits: u64) {
-        self.credit.put(credits);
-        if self.shared.ring.is_closed() || credits > 1 {
-            self.credit_event.notify_all();
-        } else if self.credit_event.has_sleepers() {
-            self.credit_event.notify();
-        }
+        self.credit_returned(credits);
     }
 }
 
@@ -185,11 +186,11 @@ impl<T> SubscriptionState<T> {
         Arc::new_cyclic(|me| Self {
             attention: CachePadded::new(AtomicU64::new(0)),
             event: Event::new(&shared.sleepers),
-            credit_event: Event::new(&Arc::new(CachePadded::new(AtomicUsize::new(0)))),
+            credit_event: Event::new(&Sleepers::default()),
             place,
             credit: CreditPool::new(rules.max_in_flight),
             name: name.into(),
-            id: seed,
+            id: NEXT_ID.fetch_add(1, Relaxed) as u64,
             handles: AtomicUsize::new(0),
             side_store,
             beside: Mutex::new(Beside {
@@ -204,6 +205,7 @@ impl<T> SubscriptionState<T> {
                 letters: Letters::new(rules.dead_letters_max),
                 forward: None,
                 leases: Leases::new(),
+                scheduled: Timestamp::MAX,
                 random: Random::new(seed),
                 blocks_since: None,
             }),
@@ -326,7 +328,7 @@ impl<T> SubscriptionState<T> {
         result
     }
 
-    /// Wakes all receivers that sleep, for whatever reason.
+    /// Wakes every receiver, whatever it waits for.
     pub(crate) fn wake_all(&self) {
         for event in [&self.event, &self.credit_event] {
             if event.has_sleepers() {
@@ -363,6 +365,19 @@ impl<T> SubscriptionState<T> {
         }
     }
 
+    /// Credits came back that somebody may wait for.
+    #[cold]
+    pub(crate) fn credit_returned(&self, credits: u64) {
+        self.credit.put(credits);
+        if self.shared.ring.is_closed() {
+            self.wake_all();
+        } else if credits > 1 {
+            self.credit_event.notify_all();
+        } else if self.credit_event.has_sleepers() {
+            self.credit_event.notify();
+        }
+    }
+
     /// Notes that a handle was made.
     pub(crate) fn add_handle(&self) {
         self.handles.fetch_add(1, Relaxed);
@@ -380,5 +395,25 @@ impl<T> Beside<T> {
 
     pub(crate) fn is_parked_full(&self, rules: &Rules<T>) -> bool {
         self.parked_count() >= rules.max_parked
+    }
+
+    /// Once the topic is closed nothing waits any more: what is parked becomes due.
+    pub(crate) fn all_due(&mut self) {
+        while let Some(held) = self.parked.pop(Timestamp::MAX) {
+            self.ready.push_back(held);
+        }
+    }
+
+    /// Whether there is something to deliver, or to tell, now or later.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.ready.is_empty() || !self.parked.is_empty() || self.side || !self.lag.is_empty()
+    }
+
+    /// The subscription is over: returns what nobody will see any more.
+    pub(crate) fn end(&mut self) -> impl Sized + use<T> {
+        self.ended = true;
+        self.side = false;
+        self.all_due();
+        (std::mem::take(&mut self.ready), std::mem::take(&mut self.undeliverable))
     }
 }

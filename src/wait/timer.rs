@@ -1,4 +1,5 @@
-//! A timer: calls things when their time has come. Its thread exists only while something is scheduled.
+//! A timer: calls things when their time has come. Its thread exists only while something is scheduled, and not at all for a clock that
+//! is moved by hand and says so itself.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,6 +25,7 @@ struct State {
     heap: BinaryHeap<Reverse<Entry>>,
     running: bool,
     watching: bool,
+    stopped: bool,
 }
 
 struct Entry {
@@ -45,11 +47,15 @@ impl Timer {
         if cfg!(ringmq_loom) || due == Timestamp::MAX {
             return;
         }
+        let by_hand = self.clock.sleep_until(due).is_none();
         let mut state = self.state.lock();
+        if state.stopped {
+            return;
+        }
         let first = state.heap.peek().is_none_or(|Reverse(entry)| due < entry.due);
         state.heap.push(Reverse(Entry { due, target }));
         let watch = !std::mem::replace(&mut state.watching, true);
-        let start = !std::mem::replace(&mut state.running, true);
+        let start = !by_hand && !std::mem::replace(&mut state.running, true);
         drop(state);
         if watch {
             let timer = Arc::downgrade(self);
@@ -59,11 +65,35 @@ impl Timer {
                 }
             }));
         }
-        if start {
+        if by_hand {
+            // It may have been moved before it was told to call.
+            if due <= self.clock.now() {
+                self.fire_due();
+            }
+        } else if start {
             self.start();
         } else if first {
             self.changed.notify_one();
         }
+    }
+
+    /// Forgets what was scheduled for `target`, which has nothing to do any more.
+    pub(crate) fn forget(&self, target: &Weak<dyn Fire>) {
+        self.state
+            .lock()
+            .heap
+            .retain(|Reverse(entry)| !std::ptr::addr_eq(entry.target.as_ptr(), target.as_ptr()));
+        self.changed.notify_one();
+    }
+
+    /// Forgets everything: nobody is left who could want it.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stopped = true;
+        let heap = std::mem::take(&mut state.heap);
+        drop(state);
+        drop(heap);
+        self.changed.notify_one();
     }
 
     fn start(self: &Arc<Self>) {
@@ -89,12 +119,8 @@ impl Timer {
             state.running = false;
             return false;
         };
-        match self.clock.sleep_until(next.due) {
-            Some(wait) => {
-                let _ = self.changed.wait_for(&mut state, wait);
-            }
-            None => self.changed.wait(&mut state),
-        }
+        let wait = self.clock.sleep_until(next.due).unwrap_or_default();
+        let _ = self.changed.wait_for(&mut state, wait);
         true
     }
 
@@ -116,8 +142,6 @@ impl Timer {
                 self.schedule(next, Arc::downgrade(&target));
             }
         }
-        // A manual clock's thread sleeps until told: it may have to end.
-        self.changed.notify_one();
     }
 }
 

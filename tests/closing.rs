@@ -1,0 +1,292 @@
+//! Goal: closing loses nothing: receivers get all there is, and hear `Closed` only once nothing is pending, in flight or parked.
+//! Method: close a topic, subscription or broker with messages in each of these states; count CPU where sleeping must be free.
+#![cfg(feature = "testing")]
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringmq::testing::ManualClock;
+use ringmq::{Backoff, Broker, Error, PublishError, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
+use support::{A_MOMENT, PATIENCE, broker, topic, until, work_queue};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn receivers_get_what_was_accepted_before_the_close() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(8);
+        let sub = topic.subscribe("s").unwrap();
+        topic.publish_batch(0..5).unwrap();
+        assert!(!topic.is_closed());
+        topic.close();
+        topic.close();
+        assert!(topic.is_closed());
+        for n in 0..5 {
+            assert_eq!(sub.recv().unwrap().into_inner().unwrap(), n);
+        }
+        assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+        assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Closed);
+        assert_eq!(sub.recv_timeout(PATIENCE).unwrap_err(), RecvError::Closed);
+        assert_eq!(sub.try_recv_batch(&mut Vec::new(), 8).unwrap_err(), TryRecvError::Closed);
+    }
+}
+
+#[test]
+fn closed_is_not_said_while_a_delivery_may_come_back() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(8);
+        let sub = topic
+            .subscribe_with(SubscribeOptions::new("s").backoff(Backoff::fixed(HOUR)))
+            .unwrap();
+        topic.publish(1).unwrap();
+        let held = sub.recv().unwrap();
+        topic.close();
+        assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Empty);
+        assert_eq!(sub.recv_timeout(A_MOMENT).unwrap_err(), RecvError::Timeout);
+        held.nack().unwrap();
+        let again = sub.recv().unwrap();
+        assert_eq!(again.attempt(), 2, "once closed, nothing waits for its back-off");
+        again.ack().unwrap();
+        assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+    }
+}
+
+#[test]
+fn what_is_parked_becomes_due_at_the_close() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(8);
+        let sub = topic.subscribe("s").unwrap();
+        topic.publish_batch(0..3).unwrap();
+        for _ in 0..3 {
+            sub.recv().unwrap().nack_after(HOUR).unwrap();
+        }
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| sub.recv_timeout(PATIENCE).unwrap().into_inner().unwrap());
+            topic.close();
+            assert_eq!(waits.join().unwrap(), 0);
+        });
+        assert_eq!(sub.auto_ack().iter().map(Result::unwrap).collect::<Vec<_>>(), [1, 2]);
+    }
+}
+
+/// Symptom: with `max_parked` reached, receivers of a closed topic waited for the back-off. Cause: what is parked was made due only by a
+/// receiver that found the ring empty, and these did not look there. Fix: closing itself makes it due.
+#[test]
+fn what_is_parked_becomes_due_at_the_close_also_where_no_more_may_be_parked() {
+    let topic = topic(8);
+    let sub = topic.subscribe_with(SubscribeOptions::new("s").max_parked(1)).unwrap();
+    topic.publish_batch(0..2).unwrap();
+    sub.recv().unwrap().nack_after(HOUR).unwrap();
+    assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Empty);
+    topic.close();
+    assert_eq!(sub.recv_timeout(PATIENCE).unwrap().into_inner().unwrap(), 0);
+    assert_eq!(sub.recv_timeout(PATIENCE).unwrap().into_inner().unwrap(), 1);
+    assert_eq!(sub.recv_timeout(PATIENCE).unwrap_err(), RecvError::Closed);
+}
+
+#[test]
+fn all_sleeping_receivers_hear_of_the_close_once_the_last_verdict_is_there() {
+    let topic = topic(8);
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish(1).unwrap();
+    let held = sub.recv().unwrap();
+    thread::scope(|scope| {
+        let blocking: Vec<_> = (0..3).map(|_| scope.spawn(|| sub.recv().map(drop))).collect();
+        let tasks: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| support::block_on(sub.recv_async()).map(drop)))
+            .collect();
+        topic.close();
+        assert_eq!(sub.recv_timeout(A_MOMENT).unwrap_err(), RecvError::Timeout);
+        held.ack().unwrap();
+        for waiting in blocking.into_iter().chain(tasks) {
+            assert_eq!(waiting.join().unwrap(), Err(RecvError::Closed));
+        }
+    });
+}
+
+/// Symptom: two receivers of a closed topic, waiting for a third one's verdict, used two cores. Cause: each look at a closed topic woke
+/// all others, which then looked. Fix: only a change wakes (G10).
+#[test]
+#[cfg(target_os = "linux")]
+fn waiting_for_the_last_verdict_of_a_closed_topic_costs_nothing() {
+    let topic = topic(8);
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish(1).unwrap();
+    let held = sub.recv().unwrap();
+    topic.close();
+    let cpu = || -> u64 {
+        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        stat.split(' ').next().unwrap().parse().unwrap()
+    };
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let end = Instant::now() + Duration::from_millis(300);
+                    let before = cpu();
+                    assert_eq!(sub.recv_deadline(end).unwrap_err(), RecvError::Timeout);
+                    Duration::from_nanos(cpu() - before)
+                })
+            })
+            .collect();
+        for thread in waiting {
+            let used = thread.join().unwrap();
+            assert!(used < Duration::from_millis(30), "{used:?} of 300 ms");
+        }
+    });
+    held.ack().unwrap();
+}
+
+#[test]
+fn a_paused_subscription_of_a_closed_topic_says_closed_once_nothing_is_left() {
+    let topic = topic(8);
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish(1).unwrap();
+    sub.pause();
+    topic.close();
+    assert_eq!(sub.recv_timeout(A_MOMENT).unwrap_err(), RecvError::Timeout);
+    sub.resume();
+    sub.recv().unwrap().ack().unwrap();
+    sub.pause();
+    assert_eq!(sub.recv_timeout(PATIENCE).unwrap_err(), RecvError::Closed);
+}
+
+#[test]
+fn a_closed_topic_can_still_be_subscribed_to_under_an_existing_name_only() {
+    let topic = topic(8);
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish(1).unwrap();
+    topic.close();
+    drop(sub);
+    assert_eq!(*topic.subscribe("s").unwrap().recv().unwrap(), 1);
+    let refused = topic.subscribe("new").unwrap_err();
+    assert!(matches!(refused, Error::Closed { .. }), "{refused}");
+}
+
+#[test]
+fn unsubscribing_wakes_receivers_and_publishers() {
+    let topic = topic(1);
+    let sub = topic.subscribe("s").unwrap();
+    let other = topic.subscribe("other").unwrap();
+    topic.publish(1).unwrap();
+    other.recv().unwrap().ack().unwrap();
+    thread::scope(|scope| {
+        let publishing = scope.spawn(|| topic.publish(2).map(|receipt| receipt.subscriptions()));
+        until("the publisher waits", || !topic.stats().blocked_by.is_empty());
+        topic.subscribe("s").unwrap().unsubscribe();
+        publishing.join().unwrap().unwrap();
+    });
+    assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+    assert_eq!(other.recv().unwrap().into_inner().unwrap(), 2);
+    thread::scope(|scope| {
+        let receiving = scope.spawn(|| other.recv().map(drop));
+        let task = scope.spawn(|| support::block_on(other.recv_async()).map(drop));
+        assert_eq!(other.recv_timeout(A_MOMENT).unwrap_err(), RecvError::Timeout);
+        topic.subscribe("other").unwrap().unsubscribe();
+        assert_eq!(receiving.join().unwrap(), Err(RecvError::Closed));
+        assert_eq!(task.join().unwrap(), Err(RecvError::Closed));
+    });
+}
+
+#[test]
+fn unsubscribing_drops_what_is_parked_and_late_verdicts_do_no_harm() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let alive = Arc::new(AtomicUsize::new(0));
+    let clock = ManualClock::new();
+    let broker = Broker::builder().clock(clock.clone()).open("mem:").unwrap();
+    let topic = broker.topic_with("t", TopicOptions::in_memory()).unwrap();
+    let sub = topic.subscribe("s").unwrap();
+    for n in 0..6 {
+        topic.publish(support::Counted::new(n, &alive)).unwrap();
+    }
+    let mut held: Vec<_> = (0..6).map(|_| sub.recv().unwrap()).collect();
+    held.pop().unwrap().nack_after(HOUR).unwrap();
+    held.pop().unwrap().nack_after(Duration::ZERO).unwrap();
+    let other_handle = sub.clone();
+    sub.unsubscribe();
+    held.pop().unwrap().ack().unwrap();
+    held.pop().unwrap().nack().unwrap();
+    held.pop().unwrap().reject("late").unwrap();
+    drop(held);
+    clock.advance(HOUR);
+    assert_eq!(other_handle.recv().unwrap_err(), RecvError::Closed);
+    assert_eq!(
+        alive.load(Ordering::SeqCst),
+        0,
+        "what nobody will see any more is dropped at once (G9)"
+    );
+}
+
+#[test]
+fn closing_a_broker_lets_subscribers_finish_and_reports_the_rest() {
+    let broker = broker();
+    let numbers = broker.topic::<u64>("numbers").unwrap();
+    let sub = numbers.subscribe("s").unwrap();
+    numbers.publish_batch(0..100).unwrap();
+    let running = sub.run(2, |n| if **n == 7 { Err("seven") } else { Ok(()) });
+    let other = broker.topic::<String>("words").unwrap();
+    let idle = other.subscribe("idle").unwrap();
+    other.publish("left".into()).unwrap();
+    drop(idle);
+    let rejected = other.subscribe("rejects").unwrap();
+    rejected.recv().unwrap().reject("no").unwrap();
+    let report = broker.close(PATIENCE);
+    assert_eq!((report.unsettled, report.dead_letters), (1, 2));
+    running.join();
+    assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+    assert!(matches!(numbers.publish(1), Err(PublishError::Closed(1))));
+    assert!(matches!(broker.topic::<u64>("numbers"), Err(Error::Closed { .. })));
+    assert!(matches!(broker.topic::<u64>("new"), Err(Error::Closed { .. })));
+    assert!(matches!(numbers.subscribe("s"), Err(Error::Closed { .. })));
+    let again = broker.close(Duration::ZERO);
+    assert_eq!((again.unsettled, again.dead_letters), (0, 0));
+}
+
+#[test]
+fn closing_a_broker_ends_at_its_deadline_and_counts_what_is_in_flight_parked_and_pending() {
+    let broker = broker();
+    let topic = broker.topic::<u64>("numbers").unwrap();
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish_batch(0..5).unwrap();
+    let held = sub.recv().unwrap();
+    sub.recv().unwrap().nack_after(HOUR).unwrap();
+    let before = Instant::now();
+    let report = broker.close(A_MOMENT);
+    assert!(before.elapsed() >= A_MOMENT);
+    assert_eq!(report.unsettled, 5);
+    assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+    held.ack().unwrap();
+}
+
+#[test]
+fn dropping_the_broker_leaves_its_topics_to_those_who_hold_them() {
+    let broker = broker();
+    let topic = broker.topic::<u64>("numbers").unwrap();
+    let sub = topic.subscribe("s").unwrap();
+    drop(broker);
+    topic.publish(1).unwrap();
+    assert_eq!(*sub.recv().unwrap(), 1);
+}
+
+#[test]
+fn racing_closes_and_publishes_agree_on_what_was_accepted() {
+    for round in 0..200 {
+        let topic = if round % 2 == 0 { topic(4) } else { work_queue(4) };
+        let sub = topic.subscribe("s").unwrap().auto_ack();
+        thread::scope(|scope| {
+            let publishers: Vec<_> = (0..2)
+                .map(|_| scope.spawn(|| (0..).take_while(|&n| topic.publish(n).is_ok()).count()))
+                .collect();
+            let receiver = scope.spawn(|| sub.iter().map(Result::unwrap).count());
+            for _ in 0..round {
+                thread::yield_now();
+            }
+            topic.close();
+            let accepted: usize = publishers.into_iter().map(|p| p.join().unwrap()).sum();
+            assert_eq!(receiver.join().unwrap(), accepted);
+        });
+    }
+}
