@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     println!("placement  {}", probe.bounds());
     println!("priority   {priority}\n");
     let failed = measure(&mut benches, &probe, Duration::from_secs(flags.seconds)).err();
-    println!("{}", report::table(&benches));
+    println!("{}", report::table(benches.iter()));
     if flags.rows.is_none() {
         println!("{}", at_rest());
     }
@@ -141,6 +141,7 @@ fn measure(benches: &mut [Bench], probe: &Probe, budget: Duration) -> Result<(),
     let deadline = Instant::now() + budget;
     let mut open: Vec<&mut Bench> = benches.iter_mut().collect();
     while !open.is_empty() {
+        watch.keep(report::table(open.iter().map(|bench| &**bench)));
         for bench in &mut open {
             if Instant::now() >= deadline {
                 return Ok(());
@@ -153,18 +154,30 @@ fn measure(benches: &mut [Bench], probe: &Probe, budget: Duration) -> Result<(),
 }
 
 /// Ends the process, naming the run, when a run does not end.
-struct Watchdog(Arc<Mutex<(Instant, String)>>);
+struct Watchdog(Arc<Mutex<Watched>>);
+
+/// The run under way, and the table of those rows that are not settled, as it stood when the pass began.
+struct Watched {
+    since: Instant,
+    name: String,
+    table: String,
+}
 
 impl Watchdog {
     fn start() -> Self {
-        let current = Arc::new(Mutex::new((Instant::now(), String::new())));
+        let current = Arc::new(Mutex::new(Watched {
+            since: Instant::now(),
+            name: String::new(),
+            table: String::new(),
+        }));
         let watched = current.clone();
         thread::spawn(move || {
             loop {
                 thread::sleep(Duration::from_secs(1));
                 let run = watched.lock().expect("no holder panics");
-                if run.0.elapsed() > STUCK {
-                    eprintln!("error: {} is stuck", run.1);
+                if run.since.elapsed() > STUCK {
+                    println!("{}", run.table);
+                    eprintln!("error: {} is stuck; above what was measured before", run.name);
                     std::process::exit(1);
                 }
             }
@@ -172,7 +185,12 @@ impl Watchdog {
         Watchdog(current)
     }
 
-    fn note(&self, run: String) {
-        *self.0.lock().expect("no holder panics") = (Instant::now(), run);
+    fn note(&self, name: String) {
+        let mut watched = self.0.lock().expect("no holder panics");
+        (watched.since, watched.name) = (Instant::now(), name);
+    }
+
+    fn keep(&self, table: String) {
+        self.0.lock().expect("no holder panics").table = table;
     }
 }

@@ -20,7 +20,7 @@ const HEADER: [&str; 8] = [
 ];
 
 /// One line per claim, then what was measured outside the placement that gates.
-pub fn table(benches: &[Bench]) -> String {
+pub fn table<'b>(benches: impl Iterator<Item = &'b Bench>) -> String {
     let mut lines = vec![HEADER.map(str::to_owned).to_vec()];
     for bench in benches {
         lines.extend(bench.row.claims.iter().filter_map(|claim| line(bench, claim)));
