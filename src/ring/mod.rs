@@ -97,6 +97,19 @@ pub(crate) const fn slot_bytes<T>() -> usize {
     Slots::<T, ()>::bytes()
 }
 
+/// How much room a publisher that ran out of it waits for, a little while, before it takes whatever there is. Taking it slot by slot would
+/// pass the same cache line back and forth between publisher and receiver for every message.
+const fn burst(capacity: u64) -> u64 {
+    let eighth = capacity / 8;
+    if eighth > 64 {
+        64
+    } else if eighth == 0 {
+        1
+    } else {
+        eighth
+    }
+}
+
 #[inline(always)]
 const fn position(word: u64) -> u64 {
     word >> 1

@@ -5,7 +5,7 @@
 
 use std::collections::TryReserveError;
 
-use super::{CLOSED, Nothing, Refusal, Slots, position};
+use super::{CLOSED, Nothing, Refusal, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 use crate::user_code::drop_contained;
 
@@ -154,39 +154,16 @@ impl<T, A> Queue<T, A> {
         }
     }
 
-    /// Claims the next position.
-    #[inline(always)]
-    pub(crate) fn claim(&self) -> Result<QueueClaim<'_, T, A>, Refusal> {
-        let mut word = self.tail.load(Relaxed);
-        loop {
-            if word & CLOSED != 0 {
-                return Err(Refusal::Closed);
-            }
-            let t = position(word);
-            if self.slots.is_free(t) {
-                match self.tail.compare_exchange(word, word + 2, AcqRel, Relaxed) {
-                    Ok(_) => {
-                        return Ok(QueueClaim {
-                            queue: self,
-                            from: t,
-                            len: 1,
-                        });
-                    }
-                    Err(actual) => word = actual,
-                }
-                continue;
-            }
-            let now = self.tail.load(Relaxed);
-            if now == word {
-                return Err(self.refusal(t));
-            }
-            word = now;
-        }
+    /// Whether there is room for a burst, or waiting for it is pointless. Looks at a slot that no reader is near.
+    pub(crate) fn has_burst(&self) -> bool {
+        let word = self.tail.load(Relaxed);
+        word & CLOSED != 0 || self.slots.is_free(position(word) + burst(self.capacity()) - 1)
     }
 
-    /// Claims up to `max` positions that are free in a row, at least one.
+    /// Claims up to `max` positions that are free in a row, at least one. A caller that is `patient` would rather wait for a burst than get less
+    /// than that, or than `max`.
     #[inline]
-    pub(crate) fn claim_run(&self, max: usize) -> Result<QueueClaim<'_, T, A>, Refusal> {
+    pub(crate) fn claim_run(&self, max: usize, patient: bool) -> Result<QueueClaim<'_, T, A>, Refusal> {
         let mut word = self.tail.load(Relaxed);
         loop {
             if word & CLOSED != 0 {
@@ -195,7 +172,8 @@ impl<T, A> Queue<T, A> {
             let t = position(word);
             let most = (max as u64).min(self.capacity());
             let len = self.slots.free_run(word, most);
-            if len > 0 {
+            let least = if patient { most.min(burst(self.capacity())) } else { 1 };
+            if len >= least {
                 match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
                     Ok(_) => return Ok(QueueClaim { queue: self, from: t, len }),
                     Err(actual) => word = actual,

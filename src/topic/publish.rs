@@ -222,6 +222,9 @@ pub(crate) struct Lane {
     pub(crate) limit: u64,
 }
 
+/// How often a publisher that ran out of room looks for room for a burst before it takes whatever there is: for some microseconds.
+const BURST_LOOKS: u32 = 6;
+
 /// What stands in the way of a full topic's next message.
 enum Obstacle {
     /// It clears by itself, soon.
@@ -280,25 +283,18 @@ impl<T: Send + 'static> TopicCore<T> {
     /// Publishes one message, waiting for room until `deadline` (`None`: for ever).
     #[cold]
     pub(crate) fn publish(&self, lane: &mut Lane, value: T, meta: MetaRef, deadline: Option<Instant>) -> Result<Receipt, PublishError<T>> {
-        let claim = match self.shared.ring.claim(&mut lane.limit) {
-            Ok(claim) => claim,
-            Err(_) => match self.enter_waiting(lane, deadline) {
-                Ok(claim) => claim,
-                Err(failure) => return Err(failure.with(value)),
-            },
-        };
-        Ok(self.complete(claim, value, meta))
+        match self.enter_run_waiting(lane, 1, deadline) {
+            Ok(claim) => Ok(self.complete(claim, value, meta)),
+            Err(failure) => Err(failure.with(value)),
+        }
     }
 
     /// Publishes one message if there is room now.
     #[cold]
     pub(crate) fn try_publish(&self, lane: &mut Lane, value: T, meta: MetaRef) -> Result<Receipt, PublishError<T>> {
-        match self.shared.ring.claim(&mut lane.limit) {
+        match self.enter_now(lane) {
             Ok(claim) => Ok(self.complete(claim, value, meta)),
-            Err(_) => match self.enter_now(lane) {
-                Ok(claim) => Ok(self.complete(claim, value, meta)),
-                Err(failure) => Err(failure.with(value)),
-            },
+            Err(failure) => Err(failure.with(value)),
         }
     }
 
@@ -343,13 +339,19 @@ impl<T: Send + 'static> TopicCore<T> {
         }
     }
 
-    #[cold]
-    fn enter_waiting(&self, lane: &mut Lane, deadline: Option<Instant>) -> Result<Claim<'_, T>, PublishFailure> {
-        self.enter_run_waiting(lane, 1, deadline)
+    /// Waits a little for room for a burst: a few looks with growing pauses, since each look costs the receivers a line.
+    fn await_burst(&self) {
+        for step in 0..BURST_LOOKS {
+            if self.shared.ring.has_burst() {
+                return;
+            }
+            crate::wait::pause(16 << step.min(2));
+        }
     }
 
     /// Claims up to `max` positions, waiting for the first of them until `deadline`.
     pub(crate) fn enter_run_waiting(&self, lane: &mut Lane, max: usize, deadline: Option<Instant>) -> Result<Claim<'_, T>, PublishFailure> {
+        self.await_burst();
         let mut spin = Spin::new();
         loop {
             match self.enter(lane, max) {
@@ -402,7 +404,7 @@ impl<T: Send + 'static> TopicCore<T> {
     /// One attempt to claim up to `max` positions.
     #[inline]
     pub(crate) fn enter(&self, lane: &mut Lane, max: usize) -> Entry<'_, T> {
-        match self.shared.ring.claim_run(&mut lane.limit, max) {
+        match self.shared.ring.claim_run(&mut lane.limit, max, false) {
             Ok(claim) => Entry::Claimed(claim),
             Err(Refusal::Closed) => Entry::Refused(PublishFailure::Closed),
             Err(Refusal::Busy) => Entry::Spin,

@@ -36,6 +36,16 @@ impl Entering {
         meta: &mut MetaRef,
         context: &mut Context<'_>,
     ) -> Poll<Result<Receipt, PublishError<T>>> {
+        // The fast path, for a plain message that does not wait yet.
+        if self.key.is_none()
+            && meta.is_none()
+            && let Some(plain) = value.take()
+        {
+            match core.push(lane.limit, plain) {
+                Ok(receipt) => return Poll::Ready(Ok(receipt)),
+                Err(plain) => *value = Some(plain),
+            }
+        }
         for _ in 0..LOOKS {
             match core.enter(lane, 1) {
                 Entry::Claimed(claim) => {

@@ -188,7 +188,7 @@ impl<T: Send + 'static> Publisher<T> {
         let core = &*self.topic.core;
         let all = hand.len() as u64;
         while !hand.is_empty() {
-            let claim = match core.shared.ring.claim_run(&mut self.lane.limit, hand.len()) {
+            let claim = match core.shared.ring.claim_run(&mut self.lane.limit, hand.len(), true) {
                 Ok(claim) => claim,
                 Err(_) => core.enter_run_waiting(&mut self.lane, hand.len(), deadline)?,
             };

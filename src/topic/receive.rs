@@ -136,12 +136,12 @@ impl Until<'_> {
 impl<T: Send + 'static> Seat<T> {
     #[cold]
     pub(crate) fn recv_slowly<M: Mode>(&mut self) -> Result<M::Item<T>, RecvError> {
-        self.recv(Until::FOREVER, Self::try_next::<M>)
+        self.recv(Until::FOREVER, Self::next::<M>)
     }
 
     #[cold]
     pub(crate) fn try_recv_slowly<M: Mode>(&mut self) -> Result<M::Item<T>, TryRecvError> {
-        self.try_recv(Self::try_next::<M>)
+        self.try_recv(Self::next::<M>)
     }
 
     /// One look, waiting only for what comes by itself.
@@ -392,7 +392,7 @@ impl<T: Send + 'static, M: Mode> Future for Recv<'_, T, M> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { seat, waiting, .. } = self.get_mut();
-        seat.with(|seat| waiting.poll(seat, context, Seat::try_next::<M>))
+        seat.with(|seat| waiting.poll(seat, context, Seat::next::<M>))
     }
 }
 

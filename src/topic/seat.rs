@@ -187,7 +187,14 @@ impl<T: Send + 'static> Seat<T> {
         taken
     }
 
-    /// Takes the next message, if there is one.
+    /// The next message, if there is one.
+    #[inline]
+    pub(crate) fn next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
+        self.pop_or::<M, _>(Self::try_next::<M>)
+    }
+
+    /// Takes the next message, if there is one, by the long way.
+    #[cold]
     pub(crate) fn try_next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
         for _ in 0..LOOKS {
             if self.state.attention.load(Relaxed) != 0 {

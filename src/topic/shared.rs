@@ -208,19 +208,19 @@ impl<T> Claim<'_, T> {
 }
 
 impl<T> Ring<T> {
+    /// Claims up to `max` positions in a row, at least one; see the rings.
     #[inline(always)]
-    pub(crate) fn claim(&self, limit: &mut u64) -> Result<Claim<'_, T>, Refusal> {
+    pub(crate) fn claim_run(&self, limit: &mut u64, max: usize, patient: bool) -> Result<Claim<'_, T>, Refusal> {
         match self {
-            Self::Queue(queue) => queue.claim().map(Claim::Queue),
-            Self::Window(window, _) => window.claim(limit).map(Claim::Window),
+            Self::Queue(queue) => queue.claim_run(max, patient).map(Claim::Queue),
+            Self::Window(window, _) => window.claim_run(limit, max as u64, patient).map(Claim::Window),
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn claim_run(&self, limit: &mut u64, max: usize) -> Result<Claim<'_, T>, Refusal> {
+    pub(crate) fn has_burst(&self) -> bool {
         match self {
-            Self::Queue(queue) => queue.claim_run(max).map(Claim::Queue),
-            Self::Window(window, _) => window.claim_run(limit, max as u64).map(Claim::Window),
+            Self::Queue(queue) => queue.has_burst(),
+            Self::Window(window, _) => window.has_burst(),
         }
     }
 

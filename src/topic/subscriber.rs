@@ -60,7 +60,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
 
     #[cold]
     pub(crate) fn recv_until(&mut self, until: Until<'_>) -> Result<M::Item<T>, RecvError> {
-        self.seat.recv(until, Seat::try_next::<M>)
+        self.seat.recv(until, Seat::next::<M>)
     }
 
     /// As [`Subscription::recv`].
@@ -183,7 +183,7 @@ impl<T: Send + 'static, M: Mode> Stream for Subscriber<T, M> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let polled = this.waiting.poll(&mut this.seat, context, Seat::try_next::<M>);
+        let polled = this.waiting.poll(&mut this.seat, context, Seat::next::<M>);
         polled.map(|received| match received {
             Ok(item) => Some(Ok(item)),
             Err(RecvError::Lagged(lagged)) => Some(Err(lagged)),

@@ -117,7 +117,7 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     ///
     /// [`RecvError::Closed`], or [`RecvError::Lagged`] once after messages were lost.
     pub fn recv(&self) -> Result<M::Item<T>, RecvError> {
-        self.seats.with(|seat| seat.recv(Until::FOREVER, Seat::try_next::<M>))
+        self.seats.with(|seat| seat.recv(Until::FOREVER, Seat::next::<M>))
     }
 
     /// Takes the next message if there is one.
@@ -126,7 +126,7 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     ///
     /// As [`TryRecvError`] says.
     pub fn try_recv(&self) -> Result<M::Item<T>, TryRecvError> {
-        self.seats.with(|seat| seat.try_recv(Seat::try_next::<M>))
+        self.seats.with(|seat| seat.try_recv(Seat::next::<M>))
     }
 
     /// Waits for the next message, at most this long; `Duration::MAX` is for ever.
@@ -139,7 +139,7 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
             deadline: Instant::now().checked_add(timeout),
             stop: None,
         };
-        self.seats.with(|seat| seat.recv(until, Seat::try_next::<M>))
+        self.seats.with(|seat| seat.recv(until, Seat::next::<M>))
     }
 
     /// Waits for the next message until this moment. One that is there already is taken even if the deadline is past.
@@ -152,7 +152,7 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
             deadline: Some(deadline),
             stop: None,
         };
-        self.seats.with(|seat| seat.recv(until, Seat::try_next::<M>))
+        self.seats.with(|seat| seat.recv(until, Seat::next::<M>))
     }
 
     /// Waits for the next message, as a future. It works on any executor.

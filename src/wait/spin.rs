@@ -46,3 +46,13 @@ impl Spin {
         }
     }
 }
+
+/// Waits for that many pauses: 25 to 50 ns each.
+pub(crate) fn pause(pauses: u32) {
+    if cfg!(ringmq_loom) {
+        return yield_now();
+    }
+    for _ in 0..pauses {
+        spin_loop();
+    }
+}

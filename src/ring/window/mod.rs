@@ -20,7 +20,7 @@ pub(crate) use self::scan::Start;
 
 use self::cursor::{BEHIND, IDLE};
 use self::scan::Registry;
-use super::{CLOSED, Nothing, Refusal, Slots, position};
+use super::{CLOSED, Nothing, Refusal, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 use crate::user_code::drop_contained;
 
@@ -205,15 +205,22 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    /// Claims the next position. `limit` is the caller's memory of `freed + capacity`, so that the shared variable is read once a lap.
-    #[inline(always)]
-    pub(crate) fn claim(&self, limit: &mut u64) -> Result<WindowClaim<'_, T, A>, Refusal> {
-        self.claim_run(limit, 1)
+    /// Whether there is room for a burst, or waiting for it is pointless.
+    pub(crate) fn has_burst(&self) -> bool {
+        let word = self.tail.load(Relaxed);
+        let wanted = position(word) + burst(self.capacity());
+        let has = || self.freed.load(Acquire) + self.capacity() >= wanted;
+        word & CLOSED != 0 || has() || {
+            self.reclaim((position(word) + 1).saturating_sub(self.capacity()));
+            has()
+        }
     }
 
-    /// Claims up to `max` positions in a row, at least one.
+    /// Claims up to `max` positions in a row, at least one. `limit` is the caller's memory of `freed + capacity`, so that the shared variable is
+    /// read once a lap. A caller that is `patient` would rather wait for a burst than get less than that, or than `max`.
     #[inline(always)]
-    pub(crate) fn claim_run(&self, limit: &mut u64, max: u64) -> Result<WindowClaim<'_, T, A>, Refusal> {
+    pub(crate) fn claim_run(&self, limit: &mut u64, max: u64, patient: bool) -> Result<WindowClaim<'_, T, A>, Refusal> {
+        let least = if patient { max.min(burst(self.capacity())) } else { 1 };
         let mut word = self.tail.load(Relaxed);
         loop {
             if word & CLOSED != 0 {
@@ -221,8 +228,8 @@ impl<T, A> Window<T, A> {
             }
             let t = position(word);
             if t + max > *limit {
-                self.raise_limit(t, limit);
-                if t >= *limit {
+                self.raise_limit(t, least, limit);
+                if t + least > *limit {
                     let now = self.tail.load(Relaxed);
                     if now == word {
                         return Err(Refusal::Full(t));
@@ -246,10 +253,10 @@ impl<T, A> Window<T, A> {
     }
 
     #[cold]
-    fn raise_limit(&self, t: u64, limit: &mut u64) {
+    fn raise_limit(&self, t: u64, least: u64, limit: &mut u64) {
         *limit = self.freed.load(Acquire) + self.capacity();
-        if t >= *limit {
-            self.reclaim(t + 1 - self.capacity());
+        if t + least > *limit {
+            self.reclaim((t + 1).saturating_sub(self.capacity()));
             *limit = self.freed.load(Acquire) + self.capacity();
         }
     }
