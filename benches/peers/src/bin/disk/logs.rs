@@ -75,19 +75,23 @@ impl Log for Ours {
     }
 
     fn append(&self, bodies: &[&[u8]], level: Level) -> Done {
-        let level = match level {
-            Level::Accepted => ringmq::log::Level::Os,
-            Level::Synced => ringmq::log::Level::Synced,
-        };
         let offsets = self.next.fetch_add(bodies.len() as u64, Ordering::Relaxed)..;
-        if let [body] = bodies {
-            self.log.append(&[ringmq::log::Record::new(1, offsets.start, body)], level)?;
-        } else {
-            let records: Vec<_> = offsets
-                .zip(bodies)
-                .map(|(offset, body)| ringmq::log::Record::new(1, offset, body))
-                .collect();
-            self.log.append(&records, level)?;
+        let record = |(offset, body)| ringmq::log::Record::new(1, offset, body);
+        let many: Vec<_>;
+        let one;
+        let records = match bodies {
+            [body] => {
+                one = [record((offsets.start, *body))];
+                &one[..]
+            }
+            _ => {
+                many = offsets.zip(bodies.iter().copied()).map(record).collect();
+                &many[..]
+            }
+        };
+        match level {
+            Level::Accepted => drop(self.log.submit(records, ringmq::log::Level::Os)?),
+            Level::Synced => drop(self.log.append(records, ringmq::log::Level::Synced)?),
         }
         Ok(())
     }
