@@ -104,7 +104,7 @@ pub enum Error {
         topic: String,
     },
     /// The broker, topic or subscription is closed.
-    #[error("{what} is closed")]
+    #[error("{what} is closed: nothing can be added to it any more")]
     Closed {
         /// What is closed.
         what: &'static str,
@@ -115,6 +115,9 @@ pub enum Error {
     /// A receive ended without a message.
     #[error(transparent)]
     Recv(#[from] crate::topic::RecvError),
+    /// A receive that does not wait found no message.
+    #[error(transparent)]
+    TryRecv(#[from] crate::topic::TryRecvError),
     /// The delivery was taken back before this verdict: its ack timeout ran out, and it is or will be delivered again.
     #[error("the ack timeout ran out before the verdict: the message is delivered again (use extend() while working)")]
     LeaseLost,

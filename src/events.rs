@@ -204,6 +204,9 @@ impl Iterator for Events {
     }
 }
 
+impl std::panic::UnwindSafe for Events {}
+impl std::panic::RefUnwindSafe for Events {}
+
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").field("missed", &self.missed()).finish_non_exhaustive()

@@ -173,12 +173,17 @@ pub use message::Headers;
 pub use offset::Offset;
 pub use time::{Clock, SystemClock, Timestamp};
 pub use topic::{
-    Auto, DeadLetters, Delivery, DrainReport, Durability, Explicit, Iter, Message, Mode, Overflow, Payload, PublishError, PublishFailure,
-    PublishFuture, Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions, Subscriber, Subscription,
-    SubscriptionStats, Topic, TopicOptions, TopicStats, TryRecvError, render_prometheus, select,
+    Auto, DeadLetters, Delivery, DrainReport, Durability, Explicit, IntoIter, Iter, Message, Mode, Overflow, Payload, PublishError,
+    PublishFailure, PublishFuture, Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions, Subscriber,
+    Subscription, SubscriptionStats, Topic, TopicOptions, TopicStats, TryRecvError, render_prometheus, select,
 };
 
 /// The README's program is a test, too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// What must not compile.
+#[cfg(doctest)]
+#[doc = include_str!("../tests/compile_fail.md")]
+struct MustNotCompile;

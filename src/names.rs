@@ -26,20 +26,25 @@ fn bad(what: &'static str, name: &str, why: &'static str) -> Error {
 
 /// Checks the name of a topic.
 pub(crate) fn check_topic(name: &str) -> Result<()> {
-    let plain = name.strip_prefix(DEAD).unwrap_or(name);
-    if name.len() <= TOPIC_BYTES_MAX + DEAD.len() + SUBSCRIPTION_BYTES_MAX
-        && (plain.len() <= TOPIC_BYTES_MAX || plain.len() < name.len())
-        && plain.split('.').all(is_token)
-    {
-        Ok(())
-    } else {
-        Err(bad("topic", name, TOPIC_RULE))
-    }
+    let is_good = match name.strip_prefix(DEAD).map(|origin| origin.rsplit_once('.')) {
+        None => is_topic(name),
+        Some(Some((topic, subscription))) => is_topic(topic) && is_subscription(subscription),
+        Some(None) => false,
+    };
+    if is_good { Ok(()) } else { Err(bad("topic", name, TOPIC_RULE)) }
+}
+
+fn is_topic(name: &str) -> bool {
+    name.len() <= TOPIC_BYTES_MAX && name.split('.').all(is_token)
+}
+
+fn is_subscription(name: &str) -> bool {
+    name.len() <= SUBSCRIPTION_BYTES_MAX && is_token(name)
 }
 
 /// Checks the name of a subscription.
 pub(crate) fn check_subscription(name: &str) -> Result<()> {
-    if name.len() <= SUBSCRIPTION_BYTES_MAX && is_token(name) {
+    if is_subscription(name) {
         Ok(())
     } else {
         Err(bad("subscription", name, SUBSCRIPTION_RULE))
@@ -66,7 +71,16 @@ mod tests {
 
     #[test]
     fn names_are_tokens_joined_by_dots() {
-        for good in ["orders", "orders.eu-1", "a.b.c", "A_9", "$dead.orders.eu.billing", &"x".repeat(180)] {
+        let longest = format!("$dead.{}.{}", "x".repeat(180), "y".repeat(60));
+        for good in [
+            "orders",
+            "orders.eu-1",
+            "a.b.c",
+            "A_9",
+            "$dead.orders.eu.billing",
+            &"x".repeat(180),
+            &longest,
+        ] {
             assert!(check_topic(good).is_ok(), "{good}");
         }
         for wrong in [
@@ -84,6 +98,9 @@ mod tests {
             "\0",
             "caf\u{e9}",
             "$dead.",
+            "$dead.orders",
+            "$dead.$dead.orders.billing.x",
+            "$dead.orders..x",
             &"x".repeat(181),
         ] {
             assert!(check_topic(wrong).is_err(), "{wrong}");

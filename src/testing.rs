@@ -186,6 +186,10 @@ impl Broker {
 }
 
 /// What was published to a topic: see [`Broker::published`].
+///
+/// # Examples
+///
+/// See there.
 #[derive(Debug)]
 pub struct Published<T: Send + 'static> {
     subscription: Subscription<T>,

@@ -83,6 +83,19 @@ pub trait Clock: Send + Sync + 'static {
 }
 
 /// The computer's clock: starts at the calendar time and goes on monotonically, so that setting the calendar moves no retry.
+///
+/// # Examples
+///
+/// ```
+/// use ringmq::{Clock, SystemClock};
+///
+/// # fn main() -> ringmq::Result<()> {
+/// let clock = SystemClock::new();
+/// let earlier = clock.now();
+/// assert!(clock.now() >= earlier);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SystemClock {
     started: std::time::Instant,

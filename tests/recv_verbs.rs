@@ -250,13 +250,13 @@ fn iterators_end_when_the_subscription_is_closed() {
         topic.close();
         assert!((&sub).into_iter().map(Result::unwrap).eq(0..3));
         assert!(sub.iter().next().is_none());
-        assert!(sub.subscriber().next().is_none());
+        assert!(sub.subscriber().iter().next().is_none());
     });
     both_kinds(|topic| {
         let sub = topic.subscribe("s").unwrap();
         topic.publish_batch(0..3).unwrap();
         topic.close();
-        let got: Vec<_> = sub.subscriber().map(|d| d.unwrap().into_inner().unwrap()).collect();
+        let got: Vec<_> = sub.subscriber().into_iter().map(|d| d.unwrap().into_inner().unwrap()).collect();
         assert_eq!(got, [0, 1, 2]);
     });
 }

@@ -4,6 +4,7 @@
 use std::any::{Any, type_name};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::environment::Environment;
@@ -86,6 +87,10 @@ impl<T: Send + 'static> AnyTopic for TopicCore<T> {
 }
 
 /// What a broker left behind when it was closed.
+///
+/// # Examples
+///
+/// See [`Broker::close`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -96,6 +101,10 @@ pub struct CloseReport {
 }
 
 /// How a broker is made: see [`Broker::builder`].
+///
+/// # Examples
+///
+/// See [`Broker::builder`] and [`clock`](BrokerBuilder::clock).
 #[derive(Clone)]
 #[must_use]
 pub struct BrokerBuilder {
@@ -105,6 +114,27 @@ pub struct BrokerBuilder {
 
 impl BrokerBuilder {
     /// The clock that retries and statistics follow. Default: [`SystemClock`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Broker, Clock, Timestamp};
+    ///
+    /// /// A clock that has stopped; `testing::ManualClock` is one that can be moved on.
+    /// struct Stopped;
+    ///
+    /// impl Clock for Stopped {
+    ///     fn now(&self) -> Timestamp {
+    ///         Timestamp::from_nanos(946_684_800_000_000_000)
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// let broker = Broker::builder().clock(Stopped).open("mem:")?;
+    /// # let _ = broker;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -178,9 +208,26 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::BadName`], [`Error::WrongType`] if it carries another payload, [`Error::Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::Error;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let orders = broker.topic::<u64>("orders.eu")?;
+    /// let same = broker.topic::<u64>("orders.eu")?;
+    /// assert!(matches!(broker.topic::<String>("orders.eu"), Err(Error::WrongType { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn topic<T: Payload>(&self, name: &str) -> Result<Topic<T>> {
         match self.existing(name)? {
-            Some(core) => Ok(Topic::new(core)),
+            Some(core) => {
+                self.collect_dead_letters(&core)?;
+                Ok(Topic::new(core))
+            }
             None => self.topic_with(name, TopicOptions::new()),
         }
     }
@@ -190,16 +237,31 @@ impl Broker {
     /// # Errors
     ///
     /// As [`topic`](Self::topic), [`Error::BadOption`], [`Error::OptionsDiffer`], [`Error::OutOfMemory`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Error, TopicOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let small = broker.topic_with::<u64>("small", TopicOptions::new().capacity(16))?;
+    /// assert_eq!(broker.topic::<u64>("small")?.capacity(), 16);
+    /// let other = broker.topic_with::<u64>("small", TopicOptions::new().capacity(32));
+    /// assert!(matches!(other, Err(Error::OptionsDiffer { option: "capacity", .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn topic_with<T: Send + 'static>(&self, name: &str, options: TopicOptions<T>) -> Result<Topic<T>> {
         options.settings()?;
         if let Some(core) = self.existing::<T>(name)? {
             options.check_same(name, &core.settings)?;
+            self.collect_dead_letters(&core)?;
             return Ok(Topic::new(core));
         }
-        let origin = match names::origin_of(name) {
-            Some((topic, subscription)) => Some(self.dead_letter_origin::<T>(name, topic, subscription)?),
-            None => None,
-        };
+        if self.dead_letter_origin::<T>(name)?.is_none() && names::origin_of(name).is_some() {
+            return Err(names::no_origin(name));
+        }
         let made = Arc::new(TopicCore::new(name, &options, &self.inner.environment)?);
         let core = {
             let mut topics = self.inner.topics.lock();
@@ -215,9 +277,7 @@ impl Broker {
                 .environment
                 .feed
                 .tell(|| Happened::TopicCreated { topic: name.to_owned() });
-            if let Some(origin) = origin {
-                core.collect_dead_letters_of(&origin);
-            }
+            self.collect_dead_letters(&core)?;
         } else {
             options.check_same(name, &core.settings)?;
         }
@@ -236,11 +296,20 @@ impl Broker {
         found.map(|topic| downcast::<T>(name, topic)).transpose()
     }
 
-    fn dead_letter_origin<T: Send + 'static>(&self, name: &str, topic: &str, subscription: &str) -> Result<Arc<SubscriptionState<T>>> {
-        let origin = self.existing::<T>(topic)?;
-        origin
-            .and_then(|core| core.origin(subscription))
-            .ok_or_else(|| names::no_origin(name))
+    /// The subscription whose dead letters belong to the topic of this name, if it is such a topic and the subscription exists.
+    fn dead_letter_origin<T: Send + 'static>(&self, name: &str) -> Result<Option<Arc<SubscriptionState<T>>>> {
+        let Some((topic, subscription)) = names::origin_of(name) else {
+            return Ok(None);
+        };
+        Ok(self.existing::<T>(topic)?.and_then(|core| core.origin(subscription)))
+    }
+
+    /// Ties a dead-letter topic to its subscription, each time it is opened: the subscription may be a new one of the same name.
+    fn collect_dead_letters<T: Send + 'static>(&self, core: &Arc<TopicCore<T>>) -> Result<()> {
+        if let Some(origin) = self.dead_letter_origin::<T>(&core.shared.name)? {
+            core.collect_dead_letters_of(&origin);
+        }
+        Ok(())
     }
 
     /// The numbers of all topics, by name.
@@ -258,6 +327,23 @@ impl Broker {
 
     /// Closes everything: publishes fail from here on, subscribers get at most this long to settle what there is, then everything ends and what
     /// is left is counted. Closing twice does no harm.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let report = broker.close(Duration::from_millis(1)); // nobody receives
+    /// assert_eq!(report.unsettled, 1);
+    /// assert!(topic.publish(8).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self, deadline: Duration) -> CloseReport {
         let until = Instant::now().checked_add(deadline);
         let topics: Vec<_> = {
@@ -291,6 +377,12 @@ fn downcast<T: Send + 'static>(name: &str, topic: Arc<dyn AnyTopic>) -> Result<A
         found,
     })
 }
+
+// As for the handles of topics: see `topic::unwind`.
+impl UnwindSafe for Broker {}
+impl RefUnwindSafe for Broker {}
+impl UnwindSafe for BrokerBuilder {}
+impl RefUnwindSafe for BrokerBuilder {}
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

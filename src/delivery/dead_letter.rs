@@ -7,6 +7,24 @@ use crate::offset::Offset;
 use crate::time::Timestamp;
 
 /// Why a message was dead-lettered.
+///
+/// # Examples
+///
+/// ```
+/// use ringmq::DeadReason;
+///
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// # let sub = topic.subscribe("s")?;
+/// topic.publish(2)?;
+/// sub.recv()?.reject("not odd")?;
+/// match &sub.dead_letters().list()?[0].reason {
+///     DeadReason::Rejected(why) => assert_eq!(why, "not odd"),
+///     other => panic!("{other}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadReason {

@@ -74,6 +74,11 @@ impl LagLog {
         }
     }
 
+    /// How many are lost, of those not told yet.
+    pub(crate) fn total(&self) -> u64 {
+        self.ranges.iter().map(|lagged| lagged.lost).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }

@@ -24,7 +24,7 @@ pub(crate) struct TopicCore<T> {
     /// Replaced as a whole, so that whoever goes through it holds no lock.
     subscriptions: Mutex<Subscriptions<T>>,
     /// For a dead-letter topic: the subscription whose letters come here.
-    dead_letters_of: std::sync::OnceLock<crate::sync::Weak<SubscriptionState<T>>>,
+    dead_letters_of: plain::Mutex<Option<crate::sync::Weak<SubscriptionState<T>>>>,
     /// One subscription joins at a time. Not held while publishing, so a payload that publishes when it is dropped does no harm.
     joining: plain::Mutex<()>,
     /// What the shared handle's publishers remember (see [`Lane`]): only a cache, so any value that was once right will do. Relaxed.
@@ -64,7 +64,7 @@ impl<T: Send + 'static> TopicCore<T> {
             settings,
             first_offset: first,
             subscriptions: Mutex::new(Arc::new([])),
-            dead_letters_of: std::sync::OnceLock::new(),
+            dead_letters_of: plain::Mutex::new(None),
             joining: plain::Mutex::new(()),
             lane: crate::sync::AtomicU64::new(0),
         })
@@ -128,11 +128,12 @@ impl<T: Send + 'static> TopicCore<T> {
         let (window, cloner) = match &self.shared.ring {
             Ring::Window(window, cloner) => (window, cloner),
             Ring::Queue(_) => {
-                self.check_queue(&rules, existing)?;
+                self.check_queue(options.start, &rules, existing)?;
                 return Ok(SubscriptionState::new(&self.shared, &options.name, Place::Queue, None, rules));
             }
         };
-        let start = self.start(options.start)?;
+        // The anchor keeps what the start was found among until the subscription's own cursor stands there.
+        let (start, _anchor) = self.start(options.start)?;
         let (cursor, store) = match rules.overflow {
             Overflow::Block | Overflow::Fail => (window.join(start), None),
             Overflow::DropOldest => (window.join_overtakable(start, None), None),
@@ -152,16 +153,17 @@ impl<T: Send + 'static> TopicCore<T> {
         ))
     }
 
-    fn check_queue(&self, rules: &Rules<T>, existing: &Subscriptions<T>) -> Result<()> {
+    fn check_queue(&self, start: Start, rules: &Rules<T>, existing: &Subscriptions<T>) -> Result<()> {
         if let Some(first) = existing.first() {
             return Err(Error::SingleSubscription {
                 topic: self.shared.name.to_string(),
                 existing: first.name.to_string(),
             });
         }
-        let what = match (rules.overflow, rules.ack_timeout) {
-            (Overflow::Conflate { .. }, _) => "Overflow::Conflate",
-            (_, Some(_)) => "an ack timeout",
+        let what = match (start, rules.overflow, rules.ack_timeout) {
+            (Start::Latest | Start::At(_) | Start::Since(_), ..) => "a start other than Start::Earliest",
+            (_, Overflow::Conflate { .. }, _) => "Overflow::Conflate",
+            (.., Some(_)) => "an ack timeout",
             _ => return Ok(()),
         };
         Err(Error::NotCloneable {
@@ -170,8 +172,8 @@ impl<T: Send + 'static> TopicCore<T> {
         })
     }
 
-    fn start(&self, start: Start) -> Result<ring::Start> {
-        Ok(match start {
+    fn start(&self, start: Start) -> Result<(ring::Start, Option<Anchor<'_, T>>)> {
+        let at = match start {
             Start::Earliest => ring::Start::Oldest,
             Start::Latest => ring::Start::Latest,
             Start::At(offset) => ring::Start::At(offset.get()),
@@ -181,8 +183,12 @@ impl<T: Send + 'static> TopicCore<T> {
                     topic: self.shared.name.to_string(),
                 });
             }
-            Start::Since(time) => ring::Start::At(self.first_since(time)),
-        })
+            Start::Since(time) => {
+                let anchor = Anchor::new(&self.shared.ring);
+                return Ok((ring::Start::At(self.first_since(time)), anchor));
+            }
+        };
+        Ok((at, None))
     }
 
     /// The offset of the first message held that was published at `time` or later; the end, if there is none.
@@ -216,13 +222,25 @@ impl<T: Send + 'static> TopicCore<T> {
         let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) else {
             return Err(not_cloneable());
         };
-        let to = self.start(to)?;
+        let (to, _anchor) = self.start(to)?;
         if let Some(store) = &state.side_store {
-            let kept = store.kept.lock().messages.clear();
-            state.change(|beside| beside.side = false);
+            let mut kept = store.kept.lock();
+            let messages = kept.messages.clear();
+            let mut lost = std::mem::take(&mut kept.lost);
             drop(kept);
+            state.change(|beside| {
+                beside.side = false;
+                while let Some(lagged) = lost.pop() {
+                    beside.lag.add_all(lagged);
+                }
+            });
+            drop(messages);
         }
-        let at = window.seek(cursor, to);
+        let (at, overtaken) = window.seek(cursor, to);
+        if let Some(range) = overtaken {
+            // What a rule dropped is told, wherever the subscription goes from here.
+            state.lost(range.from, range.to);
+        }
         self.shared.space.notify_all();
         state.wake_all();
         Ok(at)
@@ -252,7 +270,7 @@ impl<T: Send + 'static> TopicCore<T> {
         // Dropped outside of the lock: payloads are code of the user.
         let kept = state.side_store.as_ref().map(|store| store.kept.lock().messages.clear());
         let dropped = state.change(Beside::end);
-        state.unschedule();
+        state.reschedule();
         drop_contained((kept, dropped));
         self.shared.space.notify_all();
         self.shared.environment.feed.tell(|| Happened::Unsubscribed {
@@ -289,7 +307,7 @@ impl<T: Send + 'static> TopicCore<T> {
         for state in self.subscriptions().iter() {
             // Nothing waits any more: what is parked becomes due.
             state.change(Beside::all_due);
-            state.unschedule();
+            state.reschedule();
         }
         self.shared.environment.feed.tell(|| Happened::TopicClosed {
             topic: self.shared.name.to_string(),
@@ -301,18 +319,21 @@ impl<T: Send + 'static> TopicCore<T> {
         self.subscriptions().iter().find(|state| &*state.name == name).cloned()
     }
 
-    /// From here on this topic gets the dead letters of `origin`, those stored so far included, while it has a subscription.
+    /// From here on this topic gets the dead letters of `origin`, those stored so far included, while it has a subscription. `origin` may be
+    /// the successor of an earlier subscription of that name.
     pub(crate) fn collect_dead_letters_of(self: &Arc<Self>, origin: &Arc<SubscriptionState<T>>) {
         let forward: Arc<dyn Forward<T>> = Arc::new(DeadLetterTopic(Arc::downgrade(self)));
         origin.change(|beside| beside.forward = Some(forward));
-        let _ = self.dead_letters_of.set(Arc::downgrade(origin));
+        *self.dead_letters_of.lock() = Some(Arc::downgrade(origin));
+        if !self.subscriptions().is_empty() {
+            self.take_stored_letters();
+        }
     }
 
     /// Takes over the dead letters that were stored before anybody subscribed here.
     fn take_stored_letters(&self) {
-        let Some(origin) = self.dead_letters_of.get().and_then(crate::sync::Weak::upgrade) else {
-            return;
-        };
+        let origin = self.dead_letters_of.lock().as_ref().and_then(crate::sync::Weak::upgrade);
+        let Some(origin) = origin else { return };
         let (forward, letters) = origin.change(|beside| (beside.forward.clone(), beside.letters.take_all()));
         for letter in letters {
             let left = match &forward {
@@ -324,6 +345,28 @@ impl<T: Send + 'static> TopicCore<T> {
             }
         }
         origin.retry_undeliverable();
+    }
+}
+
+/// A cursor that stands at the oldest message: while it is there, the topic lets go of nothing. A look through the messages needs it,
+/// because the last cursor to leave takes what it has read along.
+struct Anchor<'r, T> {
+    window: &'r ring::Window<T, Arc<crate::message::Meta>>,
+    cursor: Arc<ring::Cursor<T, Arc<crate::message::Meta>>>,
+}
+
+impl<'r, T> Anchor<'r, T> {
+    /// An anchor, unless it is a queue, which nobody looks through.
+    fn new(ring: &'r Ring<T>) -> Option<Self> {
+        let Ring::Window(window, _) = ring else { return None };
+        let cursor = window.join(ring::Start::Oldest);
+        Some(Self { window, cursor })
+    }
+}
+
+impl<T> Drop for Anchor<'_, T> {
+    fn drop(&mut self) {
+        self.window.leave(&self.cursor);
     }
 }
 

@@ -57,10 +57,18 @@ pub trait Mode: sealed::Sealed + Send + Sync + 'static {
 }
 
 /// Receives [`Delivery`]s: each is to be acked, nacked or rejected.
+///
+/// # Examples
+///
+/// See [`Mode`].
 #[derive(Clone, Copy, Debug)]
 pub enum Explicit {}
 
 /// Receives plain payloads: each counts as done when it is received.
+///
+/// # Examples
+///
+/// See [`Mode`].
 #[derive(Clone, Copy, Debug)]
 pub enum Auto {}
 
@@ -209,6 +217,19 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// [`Error::LeaseLost`] if an ack timeout ran out before: the message is or will be delivered again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.ack()?;
+    /// assert_eq!(sub.stats().lag, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline(always)]
     pub fn ack(mut self) -> Result<()> {
         let in_time = self.end_lease();
@@ -243,6 +264,19 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack); the payload is dropped then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<String>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish("seven".to_owned())?;
+    /// let word: String = sub.recv()?.into_inner()?;
+    /// assert_eq!(word, "seven");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline]
     pub fn into_inner(mut self) -> Result<T> {
         let in_time = self.end_lease();
@@ -255,6 +289,20 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let options = ringmq::SubscribeOptions::new("s").backoff(ringmq::Backoff::none());
+    /// # let sub = topic.subscribe_with(options)?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.nack()?;
+    /// assert_eq!(sub.recv()?.attempt(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn nack(self) -> Result<()> {
         self.fail(Failure::default())
     }
@@ -264,6 +312,21 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.nack_after(Duration::from_secs(60))?;
+    /// assert_eq!(sub.stats().parked, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn nack_after(self, wait: Duration) -> Result<()> {
         self.fail(Failure {
             wait: Some(wait),
@@ -276,6 +339,19 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.reject("seven is not wanted")?;
+    /// assert_eq!(sub.dead_letters().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reject(self, reason: impl ToString) -> Result<()> {
         self.fail(Failure {
             dead: Some(DeadReason::Rejected(cut(reason.to_string()))),
@@ -288,6 +364,22 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// As [`ack`](Self::ack).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::Outcome;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let delivery = sub.recv()?;
+    /// let outcome = if *delivery < 10 { Outcome::Ack } else { Outcome::reject("too large") };
+    /// delivery.settle(outcome)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn settle(self, outcome: Outcome) -> Result<()> {
         match outcome {
             Outcome::Ack => self.ack(),
@@ -336,6 +428,23 @@ impl<T: Send + 'static> Delivery<T> {
     /// # Errors
     ///
     /// [`Error::LeaseLost`] if it has run out already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let options = ringmq::SubscribeOptions::new("s").ack_timeout(std::time::Duration::from_secs(30));
+    /// # let sub = topic.subscribe_with(options)?;
+    /// topic.publish(7)?;
+    /// let delivery = sub.recv()?;
+    /// for _step in 0..3 {
+    ///     delivery.extend()?; // still at it
+    /// }
+    /// delivery.ack()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn extend(&self) -> Result<()> {
         match self.history.as_ref().and_then(|history| history.lease) {
             Some(lease) if !self.account().extend_lease(lease) => Err(Error::LeaseLost),

@@ -54,6 +54,17 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; the value is in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let receipt = topic.publish(7)?;
+    /// assert_eq!(receipt.offset().get(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline]
     pub fn publish(&self, value: T) -> Result<Receipt, PublishError<T>> {
         match self.core.push(self.core.limit(), value) {
@@ -67,6 +78,24 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; the value is in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{PublishError, TopicOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic_with::<u32>("small", TopicOptions::new().capacity(1))?;
+    /// # let sub = topic.subscribe("s")?;
+    /// assert!(topic.try_publish(1).is_ok());
+    /// match topic.try_publish(2) {
+    ///     Err(PublishError::Full(value)) => assert_eq!(value, 2),
+    ///     other => panic!("one message fills it: {other:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline]
     pub fn try_publish(&self, value: T) -> Result<Receipt, PublishError<T>> {
         match self.core.push(self.core.limit(), value) {
@@ -80,6 +109,23 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; the value is in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{PublishError, TopicOptions};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic_with::<u32>("small", TopicOptions::new().capacity(1))?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(1)?;
+    /// let refused = topic.publish_timeout(2, Duration::from_millis(1)).unwrap_err();
+    /// assert!(matches!(refused, PublishError::Timeout(2)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn publish_timeout(&self, value: T, timeout: Duration) -> Result<Receipt, PublishError<T>> {
         self.message(value).publish_timeout(timeout)
     }
@@ -89,6 +135,21 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; the value is in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let deadline = Instant::now() + Duration::from_millis(5);
+    /// for number in 0..10 {
+    ///     topic.publish_deadline(number, deadline)?; // one deadline for all of them
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn publish_deadline(&self, value: T, deadline: Instant) -> Result<Receipt, PublishError<T>> {
         self.message(value).publish_deadline(deadline)
     }
@@ -103,6 +164,20 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; the value is in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let receipt = topic.publish_async(7).await?;
+    /// assert_eq!(receipt.offset().get(), 0);
+    /// # Ok::<_, ringmq::Error>(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn publish_async(&self, value: T) -> PublishFuture<'_, T> {
         self.message(value).publish_async()
     }
@@ -113,6 +188,18 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// As [`PublishError`] says; what was not published is in it, in order.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// assert_eq!(topic.publish_batch(1..=100)?, 100);
+    /// assert_eq!(sub.stats().pending, 100);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn publish_batch(&self, values: impl IntoIterator<Item = T>) -> Result<u64, PublishError<Vec<T>>> {
         self.publisher().publish_batch(values)
     }
@@ -137,6 +224,22 @@ impl<T: Send + 'static> Topic<T> {
     /// # Errors
     ///
     /// A bad name, a closed topic, or a work queue's second subscription: see [`Error`](crate::Error).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let archive = topic.subscribe("archive")?;
+    /// let billing = topic.subscribe("billing")?;
+    /// let same = topic.subscribe("billing")?; // competes with `billing`
+    /// topic.publish(7)?;
+    /// assert_eq!(*archive.recv()?, 7);
+    /// let in_hand = same.recv()?;
+    /// assert!(billing.try_recv().is_err(), "its message is in other hands");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn subscribe(&self, name: &str) -> Result<Subscription<T>> {
         self.subscribe_with(SubscribeOptions::new(name))
     }
@@ -153,6 +256,21 @@ impl<T: Send + 'static> Topic<T> {
 
     /// Accepts nothing from here on. Subscribers get what was accepted; once nothing is pending, in flight or parked (retries become due at
     /// once) they find the topic closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(1)?;
+    /// topic.close();
+    /// assert!(topic.publish(2).is_err());
+    /// let accepted: Vec<u32> = sub.auto_ack().iter().flatten().collect();
+    /// assert_eq!(accepted, [1]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self) {
         self.core.close();
     }
@@ -170,6 +288,17 @@ impl<T: Send + 'static> Topic<T> {
     }
 
     /// How many messages it holds at most.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let topic = broker.topic_with::<u32>("numbers", ringmq::TopicOptions::new().capacity(100))?;
+    /// assert_eq!(topic.capacity(), 128);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.core.settings.capacity

@@ -32,6 +32,7 @@ mod state;
 mod stats;
 mod subscriber;
 mod subscription;
+mod unwind;
 
 pub(crate) use self::core::TopicCore;
 pub use self::delivery::{Auto, Delivery, Explicit, Mode};
@@ -47,5 +48,5 @@ pub use self::select::{Ready, select};
 pub use self::settle::DeadLetters;
 pub(crate) use self::state::SubscriptionState;
 pub use self::stats::{SubscriptionStats, TopicStats, render_prometheus};
-pub use self::subscriber::Subscriber;
+pub use self::subscriber::{IntoIter, Subscriber};
 pub use self::subscription::{Iter, Subscription};

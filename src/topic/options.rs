@@ -73,6 +73,24 @@ impl<T: Payload> Default for TopicOptions<T> {
 
 impl<T: Clone + Send + Sync + 'static> TopicOptions<T> {
     /// A topic whose payloads stay in memory, and need no serde.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::TopicOptions;
+    /// use std::sync::Arc;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// struct Image(Vec<u8>); // no serde, and expensive to clone: so in an `Arc`
+    ///
+    /// let images = broker.topic_with("images", TopicOptions::in_memory())?;
+    /// let show = images.subscribe("show")?;
+    /// images.publish(Arc::new(Image(vec![0; 1 << 20])))?;
+    /// assert_eq!(show.recv()?.0.len(), 1 << 20);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn in_memory() -> Self {
         Self::with(Some(Cloner::new()))
     }
@@ -105,6 +123,23 @@ impl<T: Send + 'static> TopicOptions<T> {
     }
 
     /// Notes when each message was published, at the price of one allocation a message. Default: no.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Start, SubscribeOptions, TopicOptions};
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let topic = broker.topic_with::<u32>("numbers", TopicOptions::new().timestamps())?;
+    /// topic.publish(7)?;
+    /// let a_minute_ago = SystemTime::now() - Duration::from_secs(60);
+    /// let since = topic.subscribe_with(SubscribeOptions::new("s").start(Start::Since(a_minute_ago.into())))?;
+    /// assert!(since.recv()?.published().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn timestamps(mut self) -> Self {
         self.timestamps = true;
         self

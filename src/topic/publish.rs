@@ -122,6 +122,22 @@ pub enum PublishError<T> {
 }
 
 /// Why a publish did not enter, without the value.
+///
+/// # Examples
+///
+/// ```
+/// use ringmq::{Error, PublishFailure};
+///
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// topic.close();
+/// let refused = topic.publish(7).unwrap_err();
+/// assert_eq!(refused.failure(), PublishFailure::Closed);
+/// // With `?` the value is given up, and the failure stays.
+/// assert!(matches!(Error::from(refused), Error::Publish(PublishFailure::Closed)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishFailure {
@@ -181,8 +197,8 @@ impl fmt::Display for PublishFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("a subscription has no room: receive from it, wait with publish(), or choose another overflow rule"),
-            Self::Closed => f.write_str("the topic is closed"),
-            Self::Timeout => f.write_str("a subscription had no room until the deadline"),
+            Self::Closed => f.write_str("the topic is closed: it accepts nothing any more"),
+            Self::Timeout => f.write_str("a subscription had no room until the deadline: Topic::stats().blocked_by names it"),
             Self::WouldDeadlock => f.write_str(
                 "a handler publishes to the full topic that it alone empties: use try_publish, another topic, or a larger capacity",
             ),
@@ -309,7 +325,7 @@ impl<T: Send + 'static> TopicCore<T> {
     }
 
     /// Publishes the first values of `values`, as many as the claim is for.
-    pub(crate) fn complete_run(&self, claim: Claim<'_, T>, values: &mut std::vec::Drain<'_, T>) {
+    pub(crate) fn complete_run(&self, claim: Claim<'_, T>, values: std::vec::Drain<'_, T>) {
         claim.fill_run(values);
         if self.shared.has_sleepers() {
             self.wake_subscribers();

@@ -154,6 +154,22 @@ impl<T: Send + 'static> Publisher<T> {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic_with::<u32>("small", ringmq::TopicOptions::new().capacity(4))?;
+    /// # let sub = topic.subscribe("s")?;
+    /// let soon = Instant::now() + Duration::from_millis(1);
+    /// let refused = topic.publisher().publish_batch_deadline(0..6, soon).unwrap_err();
+    /// assert_eq!(refused.into_inner(), [4, 5]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn publish_batch_deadline(&mut self, values: impl IntoIterator<Item = T>, deadline: Instant) -> Result<u64, PublishError<Vec<T>>> {
         self.publish_run(values.into_iter(), Some(deadline))
     }
@@ -193,7 +209,7 @@ impl<T: Send + 'static> Publisher<T> {
                 Err(_) => core.enter_run_waiting(&mut self.lane, hand.len(), deadline)?,
             };
             let n = claim.len();
-            core.complete_run(claim, &mut hand.drain(..n));
+            core.complete_run(claim, hand.drain(..n));
         }
         Ok(all)
     }

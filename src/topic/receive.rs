@@ -100,16 +100,6 @@ impl std::error::Error for RecvError {}
 impl std::error::Error for TryRecvError {}
 impl std::error::Error for Lagged {}
 
-impl From<TryRecvError> for crate::Error {
-    fn from(error: TryRecvError) -> Self {
-        Self::Recv(match error {
-            TryRecvError::Empty | TryRecvError::InFlightFull => RecvError::Timeout,
-            TryRecvError::Closed => RecvError::Closed,
-            TryRecvError::Lagged(lagged) => RecvError::Lagged(lagged),
-        })
-    }
-}
-
 /// When a wait ends without a message.
 #[derive(Clone, Copy)]
 pub(crate) struct Until<'a> {
@@ -369,7 +359,26 @@ impl<T> SubscriptionState<T> {
     }
 }
 
-/// A receive as a future: see `recv_async`. Dropping it at any point loses no message and no wake-up.
+/// A receive as a future: see `recv_async`. Dropping it at any point loses no message and no wake-up. Polled again after it was ready, it receives
+/// the next message. Leaking it (`mem::forget`) while it waits costs one wake-up, which goes to the leaked task.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// # let sub = topic.subscribe("s")?;
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// topic.publish(7)?;
+/// let mut subscriber = sub.subscriber();
+/// let (shared, own) = (sub.recv_async(), subscriber.recv_async());
+/// drop(shared); // it had taken nothing
+/// own.await?.ack()?;
+/// # Ok::<_, ringmq::Error>(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct Recv<'a, T: Send + 'static, M: Mode> {
     pub(crate) seat: SeatRef<'a, T>,
@@ -409,6 +418,23 @@ impl<T: Send + 'static, M: Mode> fmt::Debug for Recv<'_, T, M> {
 }
 
 /// A receive of several messages as a future: see `recv_batch_async`. Dropping it at any point loses no message and no wake-up.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// # let sub = topic.subscribe("s")?;
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// topic.publish_batch(1..=5)?;
+/// let mut deliveries = Vec::new();
+/// assert_eq!(sub.recv_batch_async(&mut deliveries, 10).await?, 5);
+/// sub.ack_batch(deliveries)?;
+/// # Ok::<_, ringmq::Error>(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct RecvBatch<'a, T: Send + 'static, M: Mode> {
     pub(crate) recv: Recv<'a, T, M>,

@@ -132,6 +132,23 @@ impl<T> SubscribeOptions<T> {
 
     /// Only messages for which this says yes. The subscriber runs it while receiving; what it does not want is neither backlog nor in
     /// flight. If it panics, the message counts as wanted. Default: all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::SubscribeOptions;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// // Where the compiler asks for the type of the argument: `|number: &u32|`.
+    /// let even = topic.subscribe_with(SubscribeOptions::new("even").filter(|number| number % 2 == 0))?;
+    /// topic.publish_batch(1..=4)?;
+    /// topic.close();
+    /// let seen: Vec<u32> = even.auto_ack().iter().flatten().collect();
+    /// assert_eq!(seen, [2, 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn filter(mut self, wanted: impl Fn(&T) -> bool + Send + Sync + 'static) -> Self
     where
         T: Sync,
@@ -141,12 +158,48 @@ impl<T> SubscribeOptions<T> {
     }
 
     /// What happens when it falls behind by the topic's capacity. Default: [`Overflow::Block`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Overflow, SubscribeOptions, TopicOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let prices = broker.topic_with::<u32>("prices", TopicOptions::new().capacity(2))?;
+    /// let options = SubscribeOptions::new("display").overflow(Overflow::Conflate { keys: 100 });
+    /// let display = prices.subscribe_with(options)?;
+    /// for price in 1..=100 {
+    ///     prices.message(price).key("EUR").publish()?; // never waits for the display
+    /// }
+    /// let last = display.auto_ack().iter().flatten().find(|&price| price == 100);
+    /// assert_eq!(last, Some(100));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = Some(overflow);
         self
     }
 
     /// How many deliveries may be without a verdict at a time, from 1 to 1,073,741,823. Default: 1,024.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{SubscribeOptions, TryRecvError};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let sub = topic.subscribe_with(SubscribeOptions::new("s").max_in_flight(1))?;
+    /// topic.publish_batch([1, 2])?;
+    /// let first = sub.try_recv()?;
+    /// assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::InFlightFull);
+    /// first.ack()?;
+    /// assert_eq!(*sub.try_recv()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_in_flight(mut self, deliveries: u32) -> Self {
         self.max_in_flight = Some(deliveries);
         self
@@ -159,6 +212,23 @@ impl<T> SubscribeOptions<T> {
     }
 
     /// After how many failures a message goes to the dead letters, at least 1. Default: 16.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Backoff, SubscribeOptions};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let options = SubscribeOptions::new("s").max_failures(2).backoff(Backoff::none());
+    /// let sub = topic.subscribe_with(options)?;
+    /// topic.publish(7)?;
+    /// sub.recv()?.nack()?;
+    /// sub.recv()?.nack()?;
+    /// assert_eq!(sub.dead_letters().len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_failures(mut self, failures: u32) -> Self {
         self.max_failures = Some(failures);
         self
@@ -172,6 +242,25 @@ impl<T> SubscribeOptions<T> {
 
     /// How long a delivery may be without a verdict before it counts as failed and is delivered again; a later verdict is then
     /// [`Error::LeaseLost`]. It keeps a second clone of each payload in flight, so it needs a topic that clones. Default: for ever.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Error, SubscribeOptions};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let options = SubscribeOptions::new("s").ack_timeout(Duration::from_millis(1));
+    /// let sub = topic.subscribe_with(options)?;
+    /// topic.publish(7)?;
+    /// let forgotten = sub.recv()?;
+    /// let again = sub.recv()?; // after a millisecond and the back-off
+    /// assert_eq!((again.attempt(), *again), (2, *forgotten));
+    /// assert!(matches!(forgotten.ack(), Err(Error::LeaseLost)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
         self.ack_timeout = Some(timeout);
         self
@@ -184,6 +273,20 @@ impl<T> SubscribeOptions<T> {
     }
 
     /// Ends the subscription when its last handle is dropped. Default: it lives until `unsubscribe`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::SubscribeOptions;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// let sub = topic.subscribe_with(SubscribeOptions::new("s").ephemeral())?;
+    /// drop(sub);
+    /// assert_eq!(topic.publish(7)?.subscriptions(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ephemeral(mut self) -> Self {
         self.ephemeral = true;
         self
@@ -245,7 +348,13 @@ impl<T> Rules<T> {
             max_parked: in_range("max_parked", o.max_parked.unwrap_or(16_384), 1, usize::MAX, "at least 1")?,
             max_failures: in_range("max_failures", o.max_failures.unwrap_or(16), 1, u32::MAX, "at least 1")?,
             backoff: o.backoff.clone().unwrap_or_default(),
-            ack_timeout: o.ack_timeout,
+            ack_timeout: o
+                .ack_timeout
+                .map(|timeout| {
+                    in_range("ack_timeout in nanoseconds", timeout.as_nanos(), 1, u128::MAX, "more than zero")?;
+                    Ok::<_, Error>(timeout)
+                })
+                .transpose()?,
             dead_letters_max: in_range(
                 "dead_letters_max",
                 o.dead_letters_max.unwrap_or(10_000),

@@ -18,6 +18,23 @@ use crate::topic::subscription::Subscription;
 use crate::user_code::{contained, drop_contained};
 
 /// Handlers at work: see [`Subscription::run`]. Dropping it lets them go on until the subscription is closed; [`drain`](Self::drain) ends them.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// # let sub = topic.subscribe("s")?;
+/// let running = sub.run(2, |number| println!("{}", **number));
+/// topic.publish_batch(1..=10)?;
+/// let report = running.drain(Duration::from_secs(10)); // the handlers end; the subscription goes on
+/// assert!(report.ended);
+/// assert_eq!(report.in_flight, 0);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it lets the handlers go on; drain() ends them"]
 pub struct Running {
     stop: Arc<AtomicUsize>,
@@ -26,6 +43,10 @@ pub struct Running {
 }
 
 /// What ended handlers left behind.
+///
+/// # Examples
+///
+/// See [`Running`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
@@ -79,6 +100,21 @@ impl Running {
     }
 
     /// Waits until the handlers end by themselves, because the subscription is closed and everything settled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// let running = sub.run(2, |_number| ());
+    /// topic.publish_batch(1..=10)?;
+    /// topic.close();
+    /// running.join();
+    /// assert_eq!(sub.stats().lag, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn join(self) {
         for thread in self.threads {
             join_until(thread, None);
@@ -182,6 +218,9 @@ impl<T: Send + 'static> Subscription<T> {
 
     /// Receives and calls `handle`, with up to `concurrency` messages (at least one) in hand at a time, until the subscription is closed. All of
     /// it runs inside the returned future, so it needs no particular executor; spawn it several times to use several threads.
+    ///
+    /// The handler's future may keep the delivery as long as it runs. A clone of it that outlives the future keeps the message in flight, and
+    /// is a nack when it is dropped, whatever the future returned.
     ///
     /// # Cancel safety
     ///

@@ -103,7 +103,7 @@ impl<T: Send + 'static> Seat<T> {
                     if (!M::EXPLICIT || self.lender.has_credit())
                         && let Some((offset, value)) = (cloner.pop)(window, state, cursor, line)
                     {
-                        window.tidy(cursor, offset);
+                        window.tidy(offset);
                         if let Some(item) = self.taken::<M>(offset, value) {
                             return Ok(item);
                         }
@@ -153,7 +153,7 @@ impl<T: Send + 'static> Seat<T> {
             }
             (Ring::Window(window, cloner), Some((cursor, line))) => {
                 let taken = (cloner.pop_run)(window, state, cursor, line, max, out, first)?;
-                window.tidy(cursor, *first + taken as u64 - 1);
+                window.tidy(*first + taken as u64 - 1);
                 taken
             }
             _ => return None,
@@ -282,7 +282,7 @@ impl<T: Send + 'static> Seat<T> {
         let result = match (&state.shared.ring, &state.place, self.line()) {
             (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => {
                 let result = (cloner.run)(window, state, cursor, line, max, &mut push);
-                window.tidy(cursor, cursor.position().saturating_sub(1));
+                window.tidy(cursor.position().saturating_sub(1));
                 match result {
                     crate::ring::Take::Got(taken) => Ok(taken),
                     crate::ring::Take::Behind(range) => Err(Some(Fresh::Behind(range))),
@@ -377,8 +377,17 @@ impl<T: Send + 'static> Seat<T> {
     #[cold]
     fn nothing(&mut self) -> Blocked {
         let state = &*self.state;
+        let changes = state.changes.load(Acquire);
+        let nothing_beside = changes.is_multiple_of(2) && state.attention.load(Acquire) == 0;
         match state.ring_nothing() {
-            Nothing::Empty => Blocked::Empty,
+            // Empty only if there was a moment when both were: what was taken from the ring may have come back beside it meanwhile.
+            Nothing::Empty if nothing_beside && state.changes.load(Acquire) == changes => {
+                if let (Ring::Window(window, _), Some((cursor, _))) = (&state.shared.ring, &self.way) {
+                    window.tidy_idle(cursor);
+                }
+                Blocked::Empty
+            }
+            Nothing::Empty => Blocked::Busy,
             Nothing::Busy => Blocked::Busy,
             Nothing::Closed => {
                 // First the credit: a delivery that comes back is put beside the ring before its credit returns.

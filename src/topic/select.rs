@@ -4,10 +4,15 @@ use std::time::Instant;
 
 use crate::sync::{Ordering::*, plain};
 use crate::topic::delivery::Mode;
+use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Subscription;
 use crate::wait::{Key, Spin, Wake};
 
 /// Something to wait for with [`select`]. Sealed.
+///
+/// # Examples
+///
+/// See [`select`].
 pub trait Ready: sealed::Listen {
     /// Whether a receive would not wait now. Somebody else may be faster.
     fn is_ready(&self) -> bool;
@@ -22,49 +27,71 @@ mod sealed {
         #[doc(hidden)]
         fn is_woken(&self, registration: &super::Registration) -> bool;
         #[doc(hidden)]
-        fn leave(&self, registration: super::Registration, looks: bool);
+        fn leave(&self, registration: super::Registration);
     }
 }
 
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Registration(Key);
+pub struct Registration(Key, Option<Key>);
 
 impl<T: Send + 'static, M: Mode> Ready for Subscription<T, M> {
     fn is_ready(&self) -> bool {
         let state = self.state();
-        if state.attention.load(Acquire) != 0 {
-            return state.recheck_beside(true) || (!state.holds_back() && state.has_fresh());
+        state.is_ready(M::EXPLICIT, state.has_fresh())
+    }
+}
+
+impl<T> SubscriptionState<T> {
+    /// Whether a receive would not wait, if there is a fresh message or not.
+    fn is_ready(&self, needs_credit: bool, fresh: bool) -> bool {
+        let beside = self.beside.lock();
+        if beside.ended || !beside.lag.is_empty() {
+            return true;
         }
-        state.has_fresh() || (state.shared.ring.is_closed() && state.position() >= state.shared.ring.end())
+        let fresh = (fresh || beside.side) && !beside.is_parked_full(&self.rules);
+        if !beside.paused && (fresh || !beside.ready.is_empty()) {
+            drop(beside);
+            return !needs_credit || self.credit.watch() < u64::from(self.rules.max_in_flight);
+        }
+        let nothing_left = self.shared.ring.is_closed() && self.position() >= self.shared.ring.end() && !beside.has_more();
+        drop(beside);
+        nothing_left && self.credit.watch() == 0
     }
 }
 
 impl<T: Send + 'static, M: Mode> sealed::Listen for Subscription<T, M> {
     fn listen(&self) -> Registration {
-        Registration(self.state().event.listen(Wake::this_thread()))
+        let state = self.state();
+        let for_credit = M::EXPLICIT.then(|| state.credit_event.listen(Wake::this_thread()));
+        Registration(state.event.listen(Wake::this_thread()), for_credit)
     }
 
     fn recheck(&self) -> bool {
         let state = self.state();
-        state.recheck_beside(true) || (!state.holds_back() && state.recheck_fresh())
+        // Both are read-modify-writes, as sleeping requires: see `wait`. What is claimed but not yet written counts as there.
+        state.attention.fetch_add(0, AcqRel);
+        let came = state.recheck_fresh() && (state.has_fresh() || state.position() < state.shared.ring.end());
+        state.is_ready(M::EXPLICIT, came)
     }
 
     fn is_woken(&self, registration: &Registration) -> bool {
-        self.state().event.is_woken(registration.0)
+        let state = self.state();
+        state.event.is_woken(registration.0) || registration.1.is_some_and(|key| state.credit_event.is_woken(key))
     }
 
-    fn leave(&self, registration: Registration, looks: bool) {
-        if looks {
-            self.state().event.finish(registration.0);
-        } else {
-            self.state().event.cancel(registration.0);
+    fn leave(&self, registration: Registration) {
+        // Only one of them is going to be received from: wake-ups of the others go to somebody else.
+        self.state().event.cancel(registration.0);
+        if let Some(key) = registration.1 {
+            self.state().credit_event.cancel(key);
         }
     }
 }
 
 /// Waits until one of `any` is ready and returns its index, or `None` at the deadline. Take the message with `try_recv`: another receiver may
-/// have been faster. Payload types may differ. If several are ready, each has a fair chance.
+/// have been faster. Payload types may differ. If several are ready, each has a fair chance. A subscription that is closed is ready, as a
+/// receive would say so at once. Of none, none is ever ready: the answer is `None` at once.
 ///
 /// # Examples
 ///
@@ -80,6 +107,9 @@ impl<T: Send + 'static, M: Mode> sealed::Listen for Subscription<T, M> {
 /// # }
 /// ```
 pub fn select(any: &[&dyn Ready], deadline: Option<Instant>) -> Option<usize> {
+    if any.is_empty() {
+        return None;
+    }
     let mut turn = TURN.fetch_add(1, Relaxed);
     let mut spin = Spin::new();
     loop {
@@ -120,7 +150,6 @@ fn sleep(any: &[&dyn Ready], deadline: Option<Instant>) {
             .any(|(ready, registration)| ready.is_woken(registration));
     }
     for (ready, registration) in any.iter().zip(registrations) {
-        // Only one of them is going to be received from: wake-ups of the others go to somebody else.
-        ready.leave(registration, false);
+        ready.leave(registration);
     }
 }

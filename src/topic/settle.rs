@@ -81,10 +81,15 @@ impl<T: Send + 'static> SubscriptionState<T> {
         self.shared.environment.timer.schedule(due, self.as_fire());
     }
 
-    /// Takes the subscription out of the timer.
-    pub(crate) fn unschedule(&self) {
-        self.beside.lock().scheduled = Timestamp::MAX;
+    /// Tells the timer anew what the subscription waits for, after something else than time has put an end to much of it: often to all.
+    pub(crate) fn reschedule(&self) {
         self.shared.environment.timer.forget(&self.as_fire());
+        let due = {
+            let mut beside = self.beside.lock();
+            beside.scheduled = beside.next_due().unwrap_or(Timestamp::MAX);
+            beside.scheduled
+        };
+        self.schedule(due);
     }
 
     fn as_fire(&self) -> Weak<dyn Fire> {

@@ -112,7 +112,10 @@ fn pop<T: Clone>(
     cursor: &Cursor<T, Arc<Meta>>,
     line: &Line,
 ) -> Option<(u64, T)> {
-    window.pop(cursor, line, |position, value| (position, clone_plain(state, position, value)))
+    let unwinding = WakeOnUnwind(state);
+    let taken = window.pop(cursor, line, |position, value| (position, clone_plain(state, position, value)));
+    std::mem::forget(unwinding);
+    taken
 }
 
 #[inline(always)]
@@ -145,7 +148,10 @@ fn take_one<T: Clone>(
     cursor: &Cursor<T, Arc<Meta>>,
     line: &Line,
 ) -> Take<Option<Taken<T>>> {
-    window.take(cursor, line, |p, value, meta| clone_out(state, p, value, meta))
+    let unwinding = WakeOnUnwind(state);
+    let taken = window.take(cursor, line, |p, value, meta| clone_out(state, p, value, meta));
+    std::mem::forget(unwinding);
+    taken
 }
 
 fn take_run<T: Clone>(
@@ -167,11 +173,12 @@ fn take_run<T: Clone>(
     taken
 }
 
-/// If a run unwinds, what it gave back is there for others.
+/// If a receive unwinds, it has made room all the same, and what a run gave back is there for others.
 struct WakeOnUnwind<'s, T>(&'s SubscriptionState<T>);
 
 impl<T> Drop for WakeOnUnwind<'_, T> {
     fn drop(&mut self) {
+        self.0.shared.space.notify_all();
         self.0.event.notify_all();
     }
 }
@@ -192,7 +199,7 @@ impl<T> Claim<'_, T> {
     }
 
     #[inline(always)]
-    pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
+    pub(crate) fn fill_run(self, values: std::vec::Drain<'_, T>) -> u64 {
         match self {
             Self::Queue(claim) => claim.fill_run(values),
             Self::Window(claim) => claim.fill_run(values),

@@ -106,6 +106,9 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
+    /// Odd while what stands beside the ring is changed, and another even number afterwards. Written under the lock; AcqRel, so that a reader that
+    /// finds the same even number before and after knows that `attention` was the same in between.
+    pub(crate) changes: AtomicU64,
     /// Receivers that wait for a message.
     pub(crate) event: Event,
     /// Receivers that wait for credit: apart from the others, because a new message is of no use to them.
@@ -185,6 +188,7 @@ impl<T> SubscriptionState<T> {
         let seed = shared.environment.next_seed();
         Arc::new_cyclic(|me| Self {
             attention: CachePadded::new(AtomicU64::new(0)),
+            changes: AtomicU64::new(0),
             event: Event::new(&shared.sleepers),
             credit_event: Event::new(&Sleepers::default()),
             place,
@@ -236,12 +240,12 @@ impl<T> SubscriptionState<T> {
         match (&self.shared.ring, &self.place, line) {
             (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => match (cloner.one)(window, self, cursor, line) {
                 Take::Got(Some(taken)) => {
-                    window.tidy(cursor, taken.offset);
+                    window.tidy(taken.offset);
                     Fresh::Got(taken)
                 }
                 Take::Got(None) => {
                     let position = cursor.position();
-                    window.tidy(cursor, position.saturating_sub(1));
+                    window.tidy(position.saturating_sub(1));
                     Fresh::Filtered(1)
                 }
                 Take::Behind(range) => Fresh::Behind(range),
@@ -282,6 +286,14 @@ impl<T> SubscriptionState<T> {
     /// Whether publishers wait for this subscription when it is full.
     pub(crate) fn gates(&self) -> bool {
         matches!(self.rules.overflow, crate::topic::Overflow::Block | crate::topic::Overflow::Fail)
+    }
+
+    /// How many messages the cursor was moved past that its subscription has not been told of.
+    pub(crate) fn overtaken(&self) -> u64 {
+        match &self.place {
+            Place::Cursor(cursor) => cursor.overtaken().map_or(0, |range| range.to - range.from),
+            Place::Queue => 0,
+        }
     }
 
     /// The offset of the next fresh message.
@@ -346,7 +358,9 @@ impl<T> SubscriptionState<T> {
 
     /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.
     pub(crate) fn raise_attention(&self, beside: &Beside<T>) {
+        self.changes.fetch_add(1, AcqRel);
         self.attention.swap(u64::from(beside.wants_attention(&self.rules)), AcqRel);
+        self.changes.fetch_add(1, AcqRel);
     }
 
     /// Whether a receiver has something to do beside the ring, for one that is about to sleep and has registered.

@@ -45,6 +45,23 @@ pub struct TopicStats {
 }
 
 /// A subscription's numbers at one moment.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> ringmq::Result<()> {
+/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+/// # let sub = topic.subscribe("s")?;
+/// topic.publish_batch(1..=3)?;
+/// sub.recv()?.nack()?;
+/// let held = sub.recv()?;
+/// let stats = sub.stats();
+/// assert_eq!((stats.pending, stats.in_flight, stats.parked, stats.lag), (1, 1, 1, 3));
+/// assert_eq!(stats.failures, 1);
+/// held.ack()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
@@ -62,7 +79,7 @@ pub struct SubscriptionStats {
     pub failures: u64,
     /// Deliveries of a message that had been delivered before.
     pub redelivered: u64,
-    /// Messages that its overflow rule dropped.
+    /// Messages that its overflow rule dropped, told to it or not yet.
     pub dropped: u64,
     /// Messages that its filter did not want.
     pub filtered: u64,
@@ -80,7 +97,10 @@ impl<T: Send + 'static> TopicCore<T> {
     pub(crate) fn stats(&self) -> TopicStats {
         let shared = &self.shared;
         let subscriptions: Vec<_> = self.subscriptions().iter().map(|state| self.subscription_stats(state)).collect();
-        let (start, end) = (shared.ring.start(), shared.ring.end());
+        let end = shared.ring.end();
+        // What all have passed counts as gone, though its slots may be freed only when they are needed.
+        let passed = self.subscriptions().iter().map(|state| state.position()).min().unwrap_or(0);
+        let start = shared.ring.start().max(passed);
         let unrouted = match &shared.ring {
             Ring::Queue(_) => shared.unrouted.load(Relaxed) as u64,
             Ring::Window(window, _) => window.unrouted(),
@@ -101,10 +121,15 @@ impl<T: Send + 'static> TopicCore<T> {
 
     pub(crate) fn subscription_stats(&self, state: &Arc<SubscriptionState<T>>) -> SubscriptionStats {
         let end = self.shared.ring.end();
+        // In this order, and the credit under the lock, so that a message on its way from one of these to the next is seen at least once.
         let fresh = end.saturating_sub(state.position());
-        let in_flight = state.credit.out();
-        let kept = state.side_store.as_ref().map_or(0, |store| store.kept.lock().messages.len());
+        let (kept, lost_keys) = state.side_store.as_ref().map_or((0, 0), |store| {
+            let kept = store.kept.lock();
+            (kept.messages.len(), kept.lost.total())
+        });
         let beside = state.beside.lock();
+        let in_flight = state.credit.out();
+        let untold = state.overtaken() + beside.lag.total() + lost_keys;
         let pending = fresh + (beside.ready.len() + kept) as u64;
         let parked = beside.parked_count() as u64;
         let blocks = beside
@@ -119,7 +144,7 @@ impl<T: Send + 'static> TopicCore<T> {
             lag: pending + in_flight + parked,
             failures: state.counters.failures.load(Relaxed),
             redelivered: state.counters.redelivered.load(Relaxed),
-            dropped: state.counters.lost.load(Relaxed),
+            dropped: state.counters.lost.load(Relaxed) + untold,
             filtered: state.counters.filtered.load(Relaxed),
             dead_lettered: state.counters.dead_lettered.load(Relaxed),
             dead_letters: beside.letters.len() as u64,
@@ -162,7 +187,7 @@ pub fn render_prometheus(topics: &[TopicStats]) -> String {
         }
     }
     type OfSubscription = fn(&SubscriptionStats) -> u64;
-    let of_subscription: [(&str, &str, &str, OfSubscription); 10] = [
+    let of_subscription: [(&str, &str, &str, OfSubscription); 12] = [
         ("pending", "gauge", "Messages not delivered yet.", |s| s.pending),
         ("in_flight", "gauge", "Deliveries without a verdict.", |s| s.in_flight),
         ("parked", "gauge", "Messages waiting for a retry.", |s| s.parked),
@@ -172,10 +197,14 @@ pub fn render_prometheus(topics: &[TopicStats]) -> String {
             s.redelivered
         }),
         ("dropped_total", "counter", "Messages dropped by the overflow rule.", |s| s.dropped),
+        ("filtered_total", "counter", "Messages that its filter did not want.", |s| {
+            s.filtered
+        }),
         ("dead_lettered_total", "counter", "Messages sent to the dead letters.", |s| {
             s.dead_lettered
         }),
         ("dead_letters", "gauge", "Dead letters stored.", |s| s.dead_letters),
+        ("handles", "gauge", "Handles that could receive.", |s| s.handles as u64),
         (
             "blocks_milliseconds",
             "gauge",

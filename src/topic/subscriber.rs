@@ -17,7 +17,8 @@ use crate::topic::subscription::{Seats, Subscription};
 
 /// One thread's or task's handle on a subscription: the fast path. It competes with the subscription's other receivers.
 ///
-/// It is an iterator, which waits, and a [`Stream`]; both tell what was lost and end when the subscription is closed.
+/// It is a [`Stream`], and by [`iter`](Self::iter) or in a `for` loop it blocks as an iterator; both tell what was lost and end when the
+/// subscription is closed.
 ///
 /// # Examples
 ///
@@ -116,6 +117,22 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
         Recv::new(SeatRef::Own(&mut self.seat))
     }
 
+    /// Receives until the subscription is closed, waiting for each message and telling what was lost.
+    pub fn iter(&mut self) -> impl Iterator<Item = Result<M::Item<T>, crate::Lagged>> + use<'_, T, M> {
+        std::iter::from_fn(|| self.next_message())
+    }
+
+    fn next_message(&mut self) -> Option<Result<M::Item<T>, crate::Lagged>> {
+        loop {
+            match self.recv() {
+                Ok(item) => return Some(Ok(item)),
+                Err(RecvError::Lagged(lagged)) => return Some(Err(lagged)),
+                Err(RecvError::Closed) => return None,
+                Err(RecvError::Timeout) => {}
+            }
+        }
+    }
+
     /// As [`Subscription::recv_batch`].
     ///
     /// # Errors
@@ -163,18 +180,26 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     }
 }
 
-impl<T: Send + 'static, M: Mode> Iterator for Subscriber<T, M> {
+impl<T: Send + 'static, M: Mode> IntoIterator for Subscriber<T, M> {
+    type Item = Result<M::Item<T>, crate::Lagged>;
+    type IntoIter = IntoIter<T, M>;
+
+    fn into_iter(self) -> IntoIter<T, M> {
+        IntoIter { subscriber: self }
+    }
+}
+
+/// Receives until the subscription is closed: a [`Subscriber`] as an iterator.
+#[derive(Debug)]
+pub struct IntoIter<T: Send + 'static, M: Mode> {
+    subscriber: Subscriber<T, M>,
+}
+
+impl<T: Send + 'static, M: Mode> Iterator for IntoIter<T, M> {
     type Item = Result<M::Item<T>, crate::Lagged>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.recv() {
-                Ok(item) => return Some(Ok(item)),
-                Err(RecvError::Lagged(lagged)) => return Some(Err(lagged)),
-                Err(RecvError::Closed) => return None,
-                Err(RecvError::Timeout) => {}
-            }
-        }
+        self.subscriber.next_message()
     }
 }
 

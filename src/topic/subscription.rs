@@ -116,6 +116,20 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # Errors
     ///
     /// [`RecvError::Closed`], or [`RecvError::Lagged`] once after messages were lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let delivery = sub.recv()?;
+    /// assert_eq!(*delivery, 7);
+    /// delivery.ack()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv(&self) -> Result<M::Item<T>, RecvError> {
         self.seats.with(|seat| seat.recv(Until::FOREVER, Seat::next::<M>))
     }
@@ -125,6 +139,21 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # Errors
     ///
     /// As [`TryRecvError`] says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish_batch([1, 2])?;
+    /// while let Ok(delivery) = sub.try_recv() {
+    ///     delivery.ack()?;
+    /// }
+    /// assert_eq!(sub.stats().lag, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_recv(&self) -> Result<M::Item<T>, TryRecvError> {
         self.seats.with(|seat| seat.try_recv(Seat::next::<M>))
     }
@@ -134,6 +163,21 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # Errors
     ///
     /// As [`recv`](Self::recv), and [`RecvError::Timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::RecvError;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// let nothing = sub.recv_timeout(Duration::from_millis(1)).unwrap_err();
+    /// assert_eq!(nothing, RecvError::Timeout);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<M::Item<T>, RecvError> {
         let until = Until {
             deadline: Instant::now().checked_add(timeout),
@@ -147,6 +191,22 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # Errors
     ///
     /// As [`recv`](Self::recv), and [`RecvError::Timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Instant;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let past = Instant::now();
+    /// assert_eq!(sub.recv_deadline(past)?.into_inner()?, 7);
+    /// assert!(sub.recv_deadline(past).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv_deadline(&self, deadline: Instant) -> Result<M::Item<T>, RecvError> {
         let until = Until {
             deadline: Some(deadline),
@@ -164,6 +224,22 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// topic.publish(7)?;
+    /// let delivery = sub.recv_async().await?;
+    /// delivery.ack()?;
+    /// # Ok::<_, ringmq::Error>(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv_async(&self) -> Recv<'_, T, M> {
         Recv::new(SeatRef::Shared(&self.seats))
     }
@@ -174,6 +250,21 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish_batch(1..=5)?;
+    /// let mut deliveries = Vec::new();
+    /// assert_eq!(sub.recv_batch(&mut deliveries, 3)?, 3);
+    /// sub.ack_batch(deliveries.drain(..))?;
+    /// assert_eq!(sub.stats().pending, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv_batch(&self, out: &mut Vec<M::Item<T>>, max: usize) -> Result<usize, RecvError> {
         self.seats
             .with(|seat| seat.recv(Until::FOREVER, |seat| seat.try_run::<M>(max, out)))
@@ -221,6 +312,25 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     }
 
     /// Receives until the subscription is closed, telling what was lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish_batch([1, 2, 3])?;
+    /// topic.close();
+    /// let mut sum = 0;
+    /// for delivery in &sub {
+    ///     let delivery = delivery?; // an error says what was lost
+    ///     sum += *delivery;
+    ///     delivery.ack()?;
+    /// }
+    /// assert_eq!(sum, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn iter(&self) -> Iter<'_, T, M> {
         Iter { subscription: self }
     }
@@ -232,11 +342,45 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     ///
     /// [`Error::NotCloneable`](crate::Error::NotCloneable) on a work queue, [`Error::NoTimestamps`](crate::Error::NoTimestamps) for
     /// [`Start::Since`] on a topic that does not note times.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringmq::{Offset, Start};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let slow = topic.subscribe("slow")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish_batch(0..10)?;
+    /// sub.seek(Start::Latest)?;
+    /// assert!(sub.try_recv().is_err());
+    /// // Another subscription has not read them yet, so the topic still holds them.
+    /// sub.seek(Start::At(Offset::new(8)))?;
+    /// assert_eq!(*sub.try_recv()?, 8);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn seek(&self, to: Start) -> Result<Offset> {
         self.seats.core.seek(self.state(), to).map(Offset::new)
     }
 
     /// Delivers nothing more until [`resume`](Self::resume). What is in flight can be settled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// sub.pause();
+    /// assert!(sub.try_recv().is_err());
+    /// sub.resume();
+    /// assert_eq!(sub.try_recv()?.into_inner()?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pause(&self) {
         self.state().change(|beside| beside.paused = true);
     }
@@ -247,6 +391,21 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     }
 
     /// Ends the subscription: its receivers find it closed, and what it had not received is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// let other_handle = sub.clone();
+    /// sub.unsubscribe();
+    /// assert_eq!(other_handle.recv().unwrap_err(), ringmq::RecvError::Closed);
+    /// assert_eq!(topic.publish(8)?.subscriptions(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unsubscribe(self) {
         self.seats.core.unsubscribe(self.state());
     }
@@ -278,6 +437,19 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     }
 
     /// The same subscription, received as plain payloads that count as done when received.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish(7)?;
+    /// assert_eq!(sub.auto_ack().recv()?, 7);
+    /// assert_eq!(sub.stats().lag, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn auto_ack(&self) -> Subscription<T, Auto> {
         Subscription {
@@ -293,6 +465,21 @@ impl<T: Send + 'static> Subscription<T> {
     /// # Errors
     ///
     /// [`Error::LeaseLost`](crate::Error::LeaseLost) if the ack timeout of one of them ran out before; the others are acked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publish_batch(1..=3)?;
+    /// let mut deliveries = Vec::new();
+    /// sub.recv_batch(&mut deliveries, 10)?;
+    /// sub.ack_batch(deliveries)?;
+    /// assert_eq!(sub.stats().in_flight, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ack_batch(&self, deliveries: impl IntoIterator<Item = Delivery<T>>) -> Result<()> {
         Delivery::ack_all(deliveries.into_iter())
     }
@@ -317,6 +504,10 @@ impl<T: Send + 'static, M: Mode> fmt::Debug for Subscription<T, M> {
 }
 
 /// Receives until the subscription is closed: see [`Subscription::iter`].
+///
+/// # Examples
+///
+/// See there.
 #[derive(Debug)]
 pub struct Iter<'a, T: Send + 'static, M: Mode> {
     subscription: &'a Subscription<T, M>,

@@ -6,6 +6,9 @@ use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 /// The bit of a head that says: a publisher moved this cursor on.
 pub(super) const BEHIND: u64 = 1;
 
+/// Where a cursor points that has left: the last position there is, which no topic reaches.
+pub(super) const GONE: u64 = (1 << 61) - 1;
+
 /// What a line says when its subscriber reads nothing.
 pub(super) const IDLE: u64 = u64::MAX;
 
@@ -71,6 +74,17 @@ impl<T, A> Cursor<T, A> {
     /// The next position to take.
     pub(crate) fn position(&self) -> u64 {
         position(self.head.load(Acquire))
+    }
+
+    /// What it was moved past without knowing so far; nothing where a side store keeps that. A number to report.
+    pub(crate) fn overtaken(&self) -> Option<Overtaken> {
+        let word = self.head.load(Acquire);
+        self.overtaken_by(word)
+    }
+
+    pub(super) fn overtaken_by(&self, word: u64) -> Option<Overtaken> {
+        let (from, to) = (self.lag_from.load(Relaxed), position(word));
+        (word & BEHIND != 0 && matches!(self.overtaking, Overtaking::Drop) && from < to).then_some(Overtaken { from, to })
     }
 
     /// Clears the *behind* bit of `word`, or loads a newer word. With a side store the bit stays until its owner calls

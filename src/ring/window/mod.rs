@@ -60,10 +60,11 @@ impl<T, A> WindowClaim<'_, T, A> {
         self.from
     }
 
-    /// Publishes the first values of `values` into the claim; returns the first position. A `Drain` runs no code of the user.
+    /// Publishes these values, as many as were claimed, into the claim, first to last; returns the first position. A `Drain` runs no code of
+    /// the user.
     #[inline(always)]
-    pub(crate) fn fill_run(self, values: &mut std::vec::Drain<'_, T>) -> u64 {
-        assert!(values.len() as u64 >= self.len, "a claim is no larger than what it was made for");
+    pub(crate) fn fill_run(self, mut values: std::vec::Drain<'_, T>) -> u64 {
+        assert_eq!(values.len() as u64, self.len, "a claim is as large as what it is filled with");
         let mut p = self.from;
         self.window.slots.run(self.from, self.len).for_each(|slot| {
             let Some(value) = values.next() else { return };

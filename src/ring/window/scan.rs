@@ -5,7 +5,7 @@
 //! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
 //! and whoever held it asks for a new one afterwards.
 
-use super::cursor::{Cursor, Line, Overtaking, SideStore};
+use super::cursor::{Cursor, GONE, Line, Overtaken, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*};
 use crate::user_code::clear_contained;
@@ -173,10 +173,17 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    /// Called by a subscriber that has taken `h`: drops consumed payloads promptly, but in passes while more is coming.
+    /// Called by a subscriber that has taken `h`: drops consumed payloads, in passes.
     #[inline(always)]
-    pub(crate) fn tidy(&self, cursor: &Cursor<T, A>, h: u64) {
-        if self.slots.needs_drop() && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor)) {
+    pub(crate) fn tidy(&self, h: u64) {
+        if self.slots.needs_drop() && h - self.freed.load(Relaxed).min(h) >= PASS as u64 {
+            self.reclaim(0);
+        }
+    }
+
+    /// Called by a subscriber that found nothing: drops what was consumed, so that nothing lingers while the ring is idle.
+    pub(crate) fn tidy_idle(&self, cursor: &Cursor<T, A>) {
+        if self.slots.needs_drop() && self.freed.load(Relaxed) < cursor.position() {
             self.reclaim(0);
         }
     }
@@ -201,8 +208,16 @@ impl<T, A> Window<T, A> {
     }
 
     /// Removes a cursor; what it alone held back is freed.
+    ///
+    /// Somebody may be taking with it at this moment. The scan does not look at it any more, so it must not claim either: it points nowhere from
+    /// here on. A claim made before that has announced its line, and the next scan finds it.
     pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) {
-        self.registry.lock().cursors.retain(|c| !Arc::ptr_eq(c, cursor));
+        // What it has consumed goes first: without any cursor, the ring keeps what it holds.
+        self.reclaim(0);
+        let mut registry = self.registry.lock();
+        registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
+        cursor.head.swap(GONE << 1, AcqRel);
+        drop(registry);
         self.reclaim(0);
     }
 
@@ -220,18 +235,22 @@ impl<T, A> Window<T, A> {
         self.reclaim(0);
     }
 
-    /// Moves a cursor; returns where it stands now. Whatever it had been overtaken by is forgotten.
-    pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> u64 {
+    /// Moves a cursor; returns where it stands now, and what it had been moved past without knowing. One that has left stays gone.
+    pub(crate) fn seek(&self, cursor: &Cursor<T, A>, to: Start) -> (u64, Option<Overtaken>) {
         let registry = self.registry.lock();
         let to = self.resolve(to);
+        if !registry.cursors.iter().any(|c| std::ptr::eq(&**c, cursor)) {
+            return (to, None);
+        }
         cursor.since.store(to, Relaxed);
         let mut word = cursor.head.load(Acquire);
         while let Err(actual) = cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
             word = actual;
         }
+        let overtaken = cursor.overtaken_by(word);
         drop(registry);
         self.reclaim(0);
-        to
+        (to, overtaken)
     }
 
     /// Undoes the claim of `from..to` if it was the cursor's last. The caller's line still announces a position at or below `from`.

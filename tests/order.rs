@@ -1,0 +1,268 @@
+//! Goal: one order for all (G1), nobody hoards, nobody starves.
+//! Method: publishers that number their messages; receivers that hold on, nack for ever, or are slower than others.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringmq::{Backoff, Overflow, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
+use support::{PATIENCE, broker, topic, work_queue};
+
+#[test]
+fn all_subscriptions_see_one_order_and_each_publishers_own() {
+    let topic = broker().topic_with("t", TopicOptions::<(u64, u64)>::new().capacity(32)).unwrap();
+    let subs: Vec<_> = (0..3).map(|n| topic.subscribe(&format!("s{n}")).unwrap().auto_ack()).collect();
+    let seen: Vec<Vec<(u64, u64)>> = thread::scope(|scope| {
+        let receivers: Vec<_> = subs
+            .iter()
+            .enumerate()
+            .map(|(n, sub)| {
+                scope.spawn(move || {
+                    if n == 0 {
+                        return sub.iter().map(Result::unwrap).collect();
+                    }
+                    let (mut own, mut all) = (sub.subscriber(), Vec::new());
+                    while own.recv_batch(&mut all, 7 * n).is_ok() {}
+                    all
+                })
+            })
+            .collect();
+        let publishers: Vec<_> = (0..3)
+            .map(|p| {
+                let topic = &topic;
+                scope.spawn(move || {
+                    let mut own = topic.publisher();
+                    for n in 0..3000 {
+                        match p {
+                            0 => drop_ok(own.publish((p, n))),
+                            1 => drop_ok(topic.publish((p, n))),
+                            _ => drop_ok(own.publish_batch([(p, n)])),
+                        }
+                    }
+                })
+            })
+            .collect();
+        publishers.into_iter().for_each(|p| p.join().unwrap());
+        topic.close();
+        receivers.into_iter().map(|r| r.join().unwrap()).collect()
+    });
+    assert!(seen.iter().all(|one| one == &seen[0]), "one total order (G1)");
+    let mut next: HashMap<u64, u64> = HashMap::new();
+    for (publisher, n) in &seen[0] {
+        let expected = next.entry(*publisher).or_default();
+        assert_eq!(n, expected, "publisher {publisher}");
+        *expected += 1;
+    }
+    assert_eq!(seen[0].len(), 9000);
+}
+
+fn drop_ok<R, E: std::fmt::Debug>(result: Result<R, E>) {
+    assert!(result.is_ok(), "{:?}", result.err());
+}
+
+#[test]
+fn offsets_ascend_for_each_subscriber_of_a_shared_subscription() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(16);
+        let sub = topic.subscribe("s").unwrap();
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut last = None;
+                    for delivery in sub.subscriber() {
+                        let delivery = delivery.unwrap();
+                        assert!(last < Some(delivery.offset()));
+                        last = Some(delivery.offset());
+                        delivery.ack().unwrap();
+                    }
+                });
+            }
+            topic.publish_batch(0..5000).unwrap();
+            topic.close();
+        });
+    }
+}
+
+#[test]
+fn at_any_capacity_every_message_is_delivered_once_between_any_publishers_and_subscribers() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        for capacity in [1, 2, 3, 8, 1024] {
+            let topic = make(capacity);
+            let sub = topic.subscribe("s").unwrap();
+            let sum: u64 = thread::scope(|scope| {
+                let receivers: Vec<_> = (0..3)
+                    .map(|_| scope.spawn(|| sub.subscriber().into_iter().map(|d| d.unwrap().into_inner().unwrap()).sum::<u64>()))
+                    .collect();
+                let publishers: Vec<_> = (0..2)
+                    .map(|p| {
+                        let mut own = topic.publisher();
+                        scope.spawn(move || (0..5000).for_each(|n| drop_ok(own.publish(2 * n + p))))
+                    })
+                    .collect();
+                publishers.into_iter().for_each(|p| p.join().unwrap());
+                topic.close();
+                receivers.into_iter().map(|r| r.join().unwrap()).sum()
+            });
+            assert_eq!(sum, (0..10_000).sum::<u64>(), "capacity {capacity}");
+        }
+    }
+}
+
+#[test]
+fn batches_of_payloads_with_drops_reach_every_subscription_in_order() {
+    let topic = broker()
+        .topic_with::<std::sync::Arc<u64>>("t", TopicOptions::in_memory().capacity(64))
+        .unwrap();
+    let subs: Vec<_> = (0..3).map(|n| topic.subscribe(&format!("s{n}")).unwrap().auto_ack()).collect();
+    thread::scope(|scope| {
+        for sub in &subs {
+            scope.spawn(|| {
+                let (mut own, mut all) = (sub.subscriber(), Vec::new());
+                while own.recv_batch(&mut all, 32).is_ok() {}
+                assert!(all.into_iter().map(|n| *n).eq(0..50_000));
+            });
+        }
+        drop_ok(topic.publish_batch((0..50_000).map(std::sync::Arc::new)));
+        topic.close();
+    });
+}
+
+#[test]
+fn offsets_count_up_without_gaps_from_any_publisher() {
+    let topic = topic(64);
+    let sub = topic.subscribe("s").unwrap();
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| (0..500).for_each(|n| drop_ok(topic.publish(n))));
+        }
+        for expected in 0..1500 {
+            let delivery = sub.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(delivery.offset().get(), expected);
+            delivery.ack().unwrap();
+        }
+    });
+}
+
+#[test]
+fn while_one_subscriber_holds_a_message_the_others_receive_everything_else() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(64);
+        let sub = topic.subscribe("s").unwrap();
+        let (mut holder, mut batch_holder, mut worker) = (sub.subscriber(), sub.subscriber(), sub.subscriber());
+        topic.publish_batch(0..50).unwrap();
+        let held = holder.recv().unwrap();
+        let mut held_batch = Vec::new();
+        assert_eq!(batch_holder.recv_batch(&mut held_batch, 3).unwrap(), 3);
+        for n in 4..50 {
+            let delivery = worker.try_recv().unwrap();
+            assert_eq!(*delivery, n, "no message waits behind a busy subscriber");
+            delivery.ack().unwrap();
+        }
+        assert_eq!(worker.try_recv().unwrap_err(), TryRecvError::Empty);
+        drop((held, held_batch));
+    }
+}
+
+#[test]
+fn credit_that_idle_subscribers_drew_is_there_for_the_busy_one() {
+    let topic = topic(64);
+    let sub = topic.subscribe_with(SubscribeOptions::new("s").max_in_flight(8)).unwrap();
+    topic.publish_batch(0..64).unwrap();
+    let mut idle: Vec<_> = (0..4).map(|_| sub.subscriber()).collect();
+    for own in &mut idle {
+        own.recv().unwrap().ack().unwrap();
+    }
+    let mut busy = sub.subscriber();
+    let held: Vec<_> = std::iter::from_fn(|| busy.try_recv().ok()).collect();
+    assert_eq!(held.len(), 8, "max_in_flight is for all of them together, exactly");
+}
+
+#[test]
+fn a_nack_storm_does_not_starve_new_messages_nor_they_the_redeliveries() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(1024);
+        let rules = SubscribeOptions::new("s").backoff(Backoff::none()).max_failures(u32::MAX);
+        let sub = topic.subscribe_with(rules).unwrap();
+        topic.publish_batch(0..1000).unwrap();
+        let (mut fresh, mut again) = (0, 0);
+        while fresh < 990 {
+            let delivery = sub.try_recv().unwrap();
+            if *delivery < 10 {
+                again += 1;
+                delivery.nack().unwrap();
+            } else {
+                fresh += 1;
+                delivery.ack().unwrap();
+            }
+        }
+        assert!(
+            (900..1100).contains(&again),
+            "they take turns: {again} redeliveries beside {fresh} new ones"
+        );
+    }
+}
+
+#[test]
+fn overtaking_does_not_starve_a_slow_reader() {
+    let topic = topic(16);
+    let sub = topic
+        .subscribe_with(SubscribeOptions::new("s").overflow(Overflow::DropOldest))
+        .unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut publisher = topic.publisher();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                drop_ok(publisher.publish(1));
+            }
+        });
+        let (mut got, end) = (0, Instant::now() + PATIENCE);
+        while got < 200 && Instant::now() < end {
+            match sub.recv_timeout(PATIENCE) {
+                Ok(delivery) => {
+                    got += 1;
+                    delivery.ack().unwrap();
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(got, 200, "it gets messages however fast it is overtaken");
+    });
+}
+
+#[test]
+fn one_busy_publisher_does_not_starve_another() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(4);
+        let sub = topic.subscribe("s").unwrap().auto_ack();
+        let start = Barrier::new(2);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                let mut publisher = topic.publisher();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = publisher.publish_timeout(0, Duration::from_millis(100));
+                }
+            });
+            let modest = scope.spawn(|| {
+                start.wait();
+                (1..=50).all(|n| topic.publish_timeout(n, PATIENCE).is_ok())
+            });
+            let mut last = 0;
+            while last < 50 {
+                if let Ok(n) = sub.recv_timeout(PATIENCE) {
+                    last = last.max(n);
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(modest.join().unwrap());
+            while sub.try_recv().is_ok() {}
+        });
+    }
+}
