@@ -255,8 +255,8 @@ fn clock(id: libc::clockid_t) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Machine, kernel, toolchain, date and command, one per line.
-pub fn describe() -> String {
+/// Machine, kernel, toolchain, date and command, one per line; `target` is what cargo must be told beside the manifest.
+pub fn describe(target: &str) -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
         .lines()
@@ -277,7 +277,7 @@ pub fn describe() -> String {
          kernel     {}\n\
          toolchain  {}, lto fat, one codegen unit\n\
          date       {date}\n\
-         command    cargo run --release --manifest-path benches/peers/Cargo.toml{}{arguments}",
+         command    cargo run --release --manifest-path benches/peers/Cargo.toml{target}{}{arguments}",
         memory_kib.div_ceil(1 << 20),
         load.split_whitespace().next().unwrap_or("unknown"),
         kernel.trim(),

@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
 
-    println!("{}", machine::describe());
+    println!("{}", machine::describe(""));
     let priority = machine::prefer();
     let probe = Probe::start();
     println!("placement  {}", probe.bounds());

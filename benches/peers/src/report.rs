@@ -133,8 +133,8 @@ pub fn summary(benches: &[Bench]) -> String {
             }
         }
     }
-    missed.dedup();
     let missed_count = missed.len();
+    missed.dedup();
     format!(
         "bars met {met}, missed {missed_count}, not measured {open}\nmissed: {}",
         missed.join("; ")

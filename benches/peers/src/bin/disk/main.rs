@@ -208,7 +208,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => return Err(format!("unknown flag {flag}; there are --rounds, --dir, --rows").into()),
         }
     }
-    println!("{}\n", machine::describe());
+    println!("{}\n", machine::describe(" --features disk --bin disk"));
     let rows: Vec<&Row> = ROWS
         .iter()
         .filter(|row| {
