@@ -1,1 +1,4 @@
 //! An embeddable message queue: publish and subscribe in-process, with the delivery rules of a broker.
+
+#[cfg(all(feature = "disk", not(ringmq_loom)))]
+pub mod log;
