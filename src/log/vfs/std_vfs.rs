@@ -60,7 +60,7 @@ impl Vfs for StdVfs {
     }
 
     fn list(&self, dir: &Path, visit: &mut dyn FnMut(Entry)) -> io::Result<()> {
-        for entry in fs::read_dir(dir)? {
+        for entry in fs::read_dir(or_here(dir))? {
             let entry = entry?;
             let kind = match entry.file_type() {
                 Ok(kind) if kind.is_file() => EntryKind::File,
@@ -95,7 +95,7 @@ impl Vfs for StdVfs {
         if cfg!(windows) {
             return Ok(()); // no such call: the module documentation says what that means
         }
-        File::open(dir)?.sync_all()
+        File::open(or_here(dir))?.sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn VfsLock>> {
@@ -243,6 +243,11 @@ fn not_regular(path: &Path) -> io::Error {
         io::ErrorKind::InvalidInput,
         format!("{} is not a regular file", path.display()),
     )
+}
+
+/// The parent of a plain name is empty and means the current directory; the operating system wants it said.
+fn or_here(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 fn private(options: &mut OpenOptions) {
