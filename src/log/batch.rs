@@ -120,6 +120,14 @@ impl Batch {
             .try_for_each(|record| self.push(record.tag, record.body))
     }
 
+    pub(crate) fn duplicate(&self) -> Self {
+        Self {
+            entries: self.entries.clone(),
+            buffer: self.buffer.clone(),
+            time: self.time,
+        }
+    }
+
     pub(crate) fn make_room(&mut self) {
         if self.buffer.len() < block::ROOM {
             self.buffer.resize(block::ROOM, 0);

@@ -119,7 +119,9 @@ impl Head {
             chain: u32_at(bytes, 12),
             crc: u32_at(bytes, 4),
         };
-        let fits = head.runs <= head.records
+        let is_empty = head.records == 0 && head.body_bytes == 0;
+        let fits = (head.kind == Kind::Records || is_empty)
+            && head.runs <= head.records
             && head.records as usize <= MAX_RECORDS
             && head.body_bytes as usize <= MAX_BLOCK
             && head.len() <= MAX_BLOCK
@@ -166,6 +168,21 @@ impl Head {
         encode_directory(entries, self.runs as usize, &mut out[HEAD..]);
         let crc = crc32c(&out[8..]) ^ log_mix;
         out[4..8].copy_from_slice(&crc.to_le_bytes());
+        crc
+    }
+
+    /// Gives a block that was read a new place in another segment: its front is changed, its bodies stay.
+    ///
+    /// Returns the new CRC: the next chain.
+    pub(crate) fn reseal(&self, front: &mut [u8], log_mix: u32) -> u32 {
+        debug_assert_eq!(front.len(), self.front());
+        front[12..16].copy_from_slice(&self.chain.to_le_bytes());
+        front[16..24].copy_from_slice(&self.segment.to_le_bytes());
+        front[24..32].copy_from_slice(&self.lsn.to_le_bytes());
+        front[32..40].copy_from_slice(&self.epoch.to_le_bytes());
+        front[40..48].copy_from_slice(&self.durable.to_le_bytes());
+        let crc = crc32c(&front[8..]) ^ log_mix;
+        front[4..8].copy_from_slice(&crc.to_le_bytes());
         crc
     }
 
@@ -242,6 +259,53 @@ pub(crate) struct Entries<'a> {
     body: usize,
 }
 
+/// A place in a directory, for those who cannot hold on to its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    run: usize,
+    record: usize,
+    left: u32,
+    next: Tag,
+    body: usize,
+}
+
+impl Cursor {
+    /// Goes to the next record of a directory that was checked, given as the front of its block.
+    #[inline]
+    pub(crate) fn next(&mut self, head: &Head, front: &[u8]) -> Option<Slot> {
+        if self.record == head.records as usize {
+            return None;
+        }
+        if self.left == 0 {
+            let run = &front[HEAD + self.run * RUN..];
+            self.run += 1;
+            self.left = u32_at(run, 16);
+            self.next = tag_of(run);
+        }
+        let record = &front[HEAD + head.runs as usize * RUN + self.record * RECORD..];
+        let slot = Slot {
+            tag: self.next,
+            body: self.body,
+            len: u32_at(record, 0) as usize,
+            crc: u32_at(record, 4),
+        };
+        self.record += 1;
+        self.body += slot.len;
+        self.left -= 1;
+        self.next.offset = self.next.offset.wrapping_add(1);
+        Some(slot)
+    }
+}
+
+fn tag_of(run: &[u8]) -> Tag {
+    Tag {
+        topic: u64_at(run, 0),
+        offset: u64_at(run, 8),
+        codec: run[20],
+        kind: run[21],
+    }
+}
+
 /// A record as a directory describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -271,12 +335,7 @@ impl Iterator for Entries<'_> {
             let (run, runs) = self.runs.split_at_checked(RUN)?;
             self.runs = runs;
             self.left = u32_at(run, 16);
-            self.next = Tag {
-                topic: u64_at(run, 0),
-                offset: u64_at(run, 8),
-                codec: run[20],
-                kind: run[21],
-            };
+            self.next = tag_of(run);
         }
         self.records = records;
         let slot = Slot {

@@ -6,52 +6,126 @@ use std::sync::Arc;
 
 mod batch;
 mod block;
+mod commit;
 mod crc;
+mod dir;
 mod error;
+mod group;
+mod header;
 mod hook;
+mod manage;
+mod meta;
+mod name;
+mod open;
 mod options;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod probe;
+mod reader;
 mod receipt;
 mod record;
+mod recover;
+mod repair;
 mod report;
+mod scan;
+mod segment;
+mod shared;
+#[cfg(feature = "testing")]
+pub mod sim;
+mod spare;
+mod tail;
 pub mod vfs;
+mod window;
+mod worker;
+mod writer;
 
 pub use self::batch::Batch;
 pub use self::error::LogError;
 pub use self::hook::{Hook, Reached, Staged, Veto};
+pub use self::manage::{Rewrote, SegmentInfo};
 pub use self::options::{Background, LogOptions, OnDamage, Prewrite, Verify, WhenFull};
-pub use self::receipt::Receipt;
+pub use self::reader::{Found, Item, Pinned, Reader};
+pub use self::receipt::{Append, Receipt};
 pub use self::record::{Level, Location, Lsn, Placed, Record, Tag};
 pub use self::report::{Cut, Damage, DamageKind, Missing, OpenReport, Reappended};
 
+use self::commit::{Input, Order, Ticket};
+use self::group::Class;
+use self::shared::Shared;
 use self::vfs::Vfs;
+use crate::sync::{Ordering, thread};
 
 /// An open log.
+///
+/// All methods take `&self`; threads share one log. [`close`](Self::close) it to learn whether everything was written.
+/// Dropped without, it writes nothing more, as if the process had been killed; that loses nothing that was confirmed.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use ringmq::log::{Item, Level, Log, LogOptions, Record, vfs::StdVfs};
+///
+/// # fn main() -> Result<(), ringmq::log::LogError> {
+/// # let dir = std::env::temp_dir().join(format!("ringmq-log-doc-{}", std::process::id()));
+/// # let _ = std::fs::remove_dir_all(&dir);
+/// let (log, _) = Log::open(Arc::new(StdVfs::new()), &dir, LogOptions::new())?;
+/// log.append(&[Record::new(1, 0, b"first"), Record::new(1, 1, b"second")], Level::Synced)?;
+/// log.close()?;
+///
+/// let (log, report) = Log::open(Arc::new(StdVfs::new()), &dir, LogOptions::new())?;
+/// assert!(report.clean);
+/// let mut reader = log.reader(report.first)?;
+/// let mut bodies = Vec::new();
+/// while let Some(Item::Record(found)) = reader.next()? {
+///     bodies.push(found.body.to_vec());
+/// }
+/// assert_eq!(bodies, [b"first".to_vec(), b"second".to_vec()]);
+/// # drop(log);
+/// # let _ = std::fs::remove_dir_all(&dir);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct Log {}
+pub struct Log {
+    shared: Arc<Shared>,
+    worker: Option<thread::JoinHandle<()>>,
+}
 
 impl Log {
     /// Opens the log in a directory, making it if there is none, and recovers it if it was not closed.
     ///
     /// # Errors
     ///
-    /// [`LogError::Locked`], [`LogError::Refused`], [`LogError::NewerFormat`], [`LogError::Options`], [`LogError::Io`].
+    /// [`LogError::Locked`], [`LogError::Refused`], [`LogError::NewerFormat`], [`LogError::Options`], [`LogError::Io`];
+    /// [`LogError::NotFound`] for a log that is to be read only and is not there.
     pub fn open(
         vfs: Arc<dyn Vfs>,
         dir: impl AsRef<Path>,
         options: LogOptions,
     ) -> Result<(Self, OpenReport), LogError> {
-        let _ = (vfs, dir.as_ref(), options);
-        todo!()
+        let opened = open::open(vfs, dir.as_ref(), options)?;
+        let log = Self {
+            shared: opened.shared,
+            worker: opened.worker,
+        };
+        Ok((log, opened.report))
     }
 
     /// Appends records as one unit and waits until they have reached the level.
     ///
     /// # Errors
     ///
-    /// What was written is unknown after [`LogError::Fenced`]; after any other error nothing was.
+    /// What became of the records is unknown after [`LogError::Fenced`]; after any other error nothing was appended.
     pub fn append(&self, records: &[Record<'_>], level: Level) -> Result<Placed, LogError> {
-        let _ = (records, level);
-        todo!()
+        if self.shared.options.when_full == WhenFull::Fail
+            && let Some(input) = Input::one(records)?
+        {
+            return self.settle(input, level);
+        }
+        let mut batch = Batch::new();
+        batch.extend(records)?;
+        self.append_batch(&mut batch, level)
     }
 
     /// Appends a batch as one unit and waits until it has reached the level. The batch is empty afterwards.
@@ -60,21 +134,48 @@ impl Log {
     ///
     /// As [`append`](Self::append).
     pub fn append_batch(&self, batch: &mut Batch, level: Level) -> Result<Placed, LogError> {
-        let _ = (batch, level);
-        todo!()
+        if self.shared.options.when_full == WhenFull::Fail {
+            return self.settle(Input::Batch(batch), level);
+        }
+        loop {
+            let mut copy = batch.duplicate();
+            match self.settle(Input::Batch(&mut copy), level) {
+                Err(error) if self.shared.waits_for_space(&error) => {
+                    self.shared.wait_for_space()?
+                }
+                outcome => {
+                    batch.clear();
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Appends a batch as one unit without blocking the thread: the writing and syncing is done by the log's own thread.
+    pub fn append_async<'a>(&self, batch: &'a mut Batch, level: Level) -> Append<'a> {
+        Append::new(Arc::clone(&self.shared), batch, level)
     }
 
     /// Hands records over without waiting for them to be written; waits only while the queue is full.
+    ///
+    /// What nobody waits for is written together with what comes after it, after 50 ms at the latest, and synced after
+    /// a second at the latest.
     ///
     /// # Errors
     ///
     /// When nothing was handed over.
     pub fn submit(&self, records: &[Record<'_>], level: Level) -> Result<Receipt, LogError> {
-        let _ = (records, level);
-        todo!()
+        match Input::one(records)? {
+            Some(input) => self.hand_over(input, level, Class::Data, None),
+            None => {
+                let mut batch = Batch::new();
+                batch.extend(records)?;
+                self.hand_over(Input::Batch(&mut batch), level, Class::Data, None)
+            }
+        }
     }
 
-    /// Hands a batch over, with the owner's part in its commit.
+    /// Hands a batch over, with the owner's part in its commit. The batch is empty afterwards.
     ///
     /// # Errors
     ///
@@ -85,18 +186,18 @@ impl Log {
         level: Level,
         hook: Option<Box<dyn Hook>>,
     ) -> Result<Receipt, LogError> {
-        let _ = (batch, level, hook);
-        todo!()
+        self.hand_over(Input::Batch(batch), level, Class::Data, hook)
     }
 
-    /// Hands over facts that nobody waits for. They ride on the next block, and may use the reserve when space is short.
+    /// Hands over facts that nobody waits for. They ride on the next block, and may use the space that is kept for them
+    /// when data finds none.
     ///
     /// # Errors
     ///
-    /// When nothing was handed over.
+    /// When nothing was handed over; then the hook is dropped without a call.
     pub fn note(&self, batch: &mut Batch, hook: Option<Box<dyn Hook>>) -> Result<(), LogError> {
-        let _ = (batch, hook);
-        todo!()
+        self.hand_over(Input::Batch(batch), Level::Os, Class::Fact, hook)
+            .map(drop)
     }
 
     /// Waits until everything handed over before has reached the level.
@@ -105,75 +206,176 @@ impl Log {
     ///
     /// The failure of the write or sync.
     pub fn flush(&self, level: Level) -> Result<(), LogError> {
-        let _ = level;
-        todo!()
+        self.settle(Input::Batch(&mut Batch::new()), level)
+            .map(drop)
     }
 
-    /// Reads from a position on: the first block that begins there or behind it, and all that follow.
+    /// Reads from a position on: the block that begins there, or the first one of the next segment, and all that follow.
     ///
     /// # Errors
     ///
     /// [`LogError::Gone`] when the position is before the first or behind the end.
     pub fn reader(&self, from: Lsn) -> Result<Reader, LogError> {
-        let _ = from;
-        todo!()
+        let (first, end) = self.range();
+        if from < first || from > end {
+            return Err(LogError::Gone { lsn: from });
+        }
+        Ok(Reader::new(Arc::clone(&self.shared), from.0))
     }
 
-    /// Writes what was handed over, syncs, writes a closing block and lets go of the directory.
-    ///
-    /// Dropping the log instead writes nothing more, as if the process were killed.
+    /// Reads the body of one record into a buffer, replacing what is in it.
     ///
     /// # Errors
     ///
-    /// The failure of the write or sync; the directory is let go in any case.
-    pub fn close(self) -> Result<(), LogError> {
-        todo!()
+    /// [`LogError::Gone`] and [`LogError::Moved`] when the place does not exist any more, [`LogError::Damaged`] when the
+    /// bytes are not what was appended.
+    pub fn read(&self, tag: Tag, location: Location, body: &mut Vec<u8>) -> Result<(), LogError> {
+        self.shared.read(tag, location, body)
     }
 
     /// The first position that the log holds, and the one behind the last block that can be read.
     pub fn range(&self) -> (Lsn, Lsn) {
-        todo!()
+        let end = self.shared.visible.load(Ordering::Acquire);
+        (Lsn(self.shared.table.first().min(end)), Lsn(end))
     }
-}
 
-/// Reads blocks in order, checking everything. See [`Log::reader`].
-#[derive(Debug)]
-pub struct Reader {}
+    /// The position up to which everything is known to survive the loss of power.
+    pub fn durable(&self) -> Lsn {
+        Lsn(self.shared.durable.load(Ordering::Acquire))
+    }
 
-impl Reader {
-    /// Goes to the next record, or to the next damaged place; `None` at the end, for now.
+    /// The segments, oldest first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.shared.segments()
+    }
+
+    /// Removes a sealed segment, named by its first number. The owner has made sure that it does not need it, and that
+    /// the next opening knows: a segment that is missing is reported.
+    ///
+    /// Readers that are in it read it to its end.
     ///
     /// # Errors
     ///
-    /// When the file system fails. The reader stays where it is and may be asked again.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<Item<'_>>, LogError> {
-        todo!()
+    /// [`LogError::Gone`] when there is no such segment, or it is being written; [`LogError::Io`] when its file could
+    /// not be removed, and may be back at the next opening.
+    pub fn retire(&self, segment: u64) -> Result<(), LogError> {
+        let _one_at_a_time = self.shared.managing.lock();
+        self.shared.retire(segment)
+    }
+
+    /// Writes the records that `keep` names of neighbouring sealed segments to one new file that takes their place.
+    ///
+    /// The order within a topic stays; the records of one topic move together. Each record that is kept gets a new
+    /// place, which `moved` is told after the file is durable. Damaged segments are not rewritten.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Gone`] when the numbers are not those of sealed segments that follow each other,
+    /// [`LogError::Damaged`], [`LogError::Io`]. After an error the old segments are there as before.
+    pub fn rewrite(
+        &self,
+        segments: std::ops::Range<u64>,
+        mut keep: impl FnMut(Tag, Location) -> bool,
+        mut moved: impl FnMut(Tag, Location, Location),
+    ) -> Result<Rewrote, LogError> {
+        let _one_at_a_time = self.shared.managing.lock();
+        self.shared.rewrite(segments, &mut keep, &mut moved)
+    }
+
+    /// What the log has done so far, and what is in its queue.
+    pub fn stats(&self) -> LogStats {
+        LogStats {
+            blocks: self.shared.blocks.load(Ordering::Relaxed),
+            syncs: self.shared.syncs.load(Ordering::Relaxed),
+            rolls: self.shared.rolls.load(Ordering::Relaxed),
+            unsynced_bytes: self.shared.unsynced(),
+            segments: self.shared.table.len(),
+            is_fenced: self.shared.fenced().is_some(),
+            is_short_of_space: self.shared.spares.is_starved(),
+        }
+    }
+
+    /// Writes what was handed over, syncs, writes a closing block and lets go of the directory.
+    ///
+    /// # Errors
+    ///
+    /// The failure of the write or sync; the directory is let go in any case.
+    pub fn close(mut self) -> Result<(), LogError> {
+        let closed = self.shared.finish();
+        self.let_go();
+        closed
+    }
+
+    fn settle(&self, input: Input<'_>, level: Level) -> Result<Placed, LogError> {
+        let order = Order {
+            level,
+            class: Class::Data,
+            hook: None,
+            waits: true,
+            may_lead: true,
+        };
+        let ticket = self.shared.enqueue_blocking(input, order)?;
+        let outcome = self.shared.settle(&ticket);
+        self.shared.work_inline();
+        outcome
+    }
+
+    fn hand_over(
+        &self,
+        input: Input<'_>,
+        level: Level,
+        class: Class,
+        hook: Option<Box<dyn Hook>>,
+    ) -> Result<Receipt, LogError> {
+        let order = Order {
+            level,
+            class,
+            hook,
+            waits: false,
+            may_lead: true,
+        };
+        let mut ticket: Ticket = self.shared.enqueue_blocking(input, order)?;
+        if std::mem::take(&mut ticket.leads) {
+            self.shared.lead();
+        } else {
+            self.shared.signal.start_timer();
+        }
+        self.shared.work_inline();
+        Ok(Receipt::new(Arc::clone(&self.shared), ticket))
+    }
+
+    fn let_go(&mut self) {
+        self.shared.signal.stop();
+        if let Some(worker) = self.worker.take() {
+            // A panic of the worker has fenced the log and was told to everybody who waits.
+            let _ = worker.join();
+        }
+        self.shared.let_go();
     }
 }
 
-/// What a reader meets.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Item<'a> {
-    /// A record that is what was appended.
-    Record(Found<'a>),
-    /// A place that is damaged. The reader goes on behind it.
-    Damage(Damage),
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
-/// A record in the buffer of a reader.
-#[derive(Clone, Copy, Debug)]
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Found<'a> {
-    /// What the owner said about it.
-    pub tag: Tag,
-    /// The bytes.
-    pub body: &'a [u8],
-    /// Where its block begins.
-    pub block: Lsn,
-    /// Its own place.
-    pub location: Location,
-    /// The time that its block carries.
-    pub time: u64,
+pub struct LogStats {
+    /// Blocks written.
+    pub blocks: u64,
+    /// Syncs of the active segment.
+    pub syncs: u64,
+    /// How often another segment was begun.
+    pub rolls: u64,
+    /// Bytes written and not synced.
+    pub unsynced_bytes: u64,
+    /// Segments in the log.
+    pub segments: usize,
+    /// Whether a failed sync keeps the log from being written.
+    pub is_fenced: bool,
+    /// Whether there was no space for another segment when one was tried.
+    pub is_short_of_space: bool,
 }
