@@ -137,21 +137,15 @@ impl Shared {
         }
         gate.bytes += bytes;
         let group = gate.group_for(records, bytes, self.options.block_bytes);
+        let first = group.batch.len();
+        group.add(input);
         let share = Share {
-            part: group.parts.len(),
-            first: group.batch.len(),
+            part: group.add_part(records, bytes, order.level, order.class, order.hook),
+            ticket: group.next_ticket(),
+            first,
             count: records,
             level: order.level,
         };
-        group.add(input);
-        group.parts.push(Part {
-            records,
-            bytes,
-            level: order.level,
-            class: order.class,
-            hook: order.hook,
-            refused: None,
-        });
         group.level = group.level.max(order.level);
         if order.waits {
             group.blocking += 1;

@@ -20,7 +20,7 @@ pub(crate) enum Class {
     Fact,
 }
 
-/// One batch within a group.
+/// One batch within a group, or several that need not be told apart.
 pub(crate) struct Part {
     pub(crate) records: usize,
     pub(crate) bytes: usize,
@@ -51,6 +51,7 @@ pub(crate) struct Group {
     /// Whether a task waits for it, which cannot lead.
     pub(crate) wanted: bool,
     pub(crate) level: Level,
+    tickets: usize,
 }
 
 impl Group {
@@ -62,7 +63,43 @@ impl Group {
             blocking: 0,
             wanted: false,
             level: Level::Os,
+            tickets: 0,
         }
+    }
+
+    /// Adds to the part that is there already, unless hooks or levels tell them apart. Returns which part it is.
+    pub(crate) fn add_part(
+        &mut self,
+        records: usize,
+        bytes: usize,
+        level: Level,
+        class: Class,
+        hook: Option<Box<dyn Hook>>,
+    ) -> usize {
+        if let Some(last) = self.parts.last_mut()
+            && last.hook.is_none()
+            && hook.is_none()
+            && (last.level, last.class) == (level, class)
+        {
+            last.records += records;
+            last.bytes += bytes;
+        } else {
+            self.parts.push(Part {
+                records,
+                bytes,
+                level,
+                class,
+                hook,
+                refused: None,
+            });
+        }
+        self.parts.len() - 1
+    }
+
+    /// A number for each of those who wait.
+    pub(crate) fn next_ticket(&mut self) -> usize {
+        self.tickets += 1;
+        self.tickets
     }
 
     /// Makes it new again, keeping the memory unless that is a lot.
@@ -76,6 +113,7 @@ impl Group {
         self.blocking = 0;
         self.wanted = false;
         self.level = Level::Os;
+        self.tickets = 0;
     }
 
     /// Tells whether that much more still makes one block of reasonable size.
@@ -183,16 +221,16 @@ impl Progress {
         self.failed.clone().map(Err)
     }
 
-    /// Keeps one waker per part.
-    pub(crate) fn register(&mut self, part: usize, waker: &Waker) {
-        match self.wakers.iter_mut().find(|(of, _)| *of == part) {
+    /// Keeps one waker per ticket.
+    pub(crate) fn register(&mut self, ticket: usize, waker: &Waker) {
+        match self.wakers.iter_mut().find(|(of, _)| *of == ticket) {
             Some((_, known)) => known.clone_from(waker),
-            None => self.wakers.push((part, waker.clone())),
+            None => self.wakers.push((ticket, waker.clone())),
         }
     }
 
-    pub(crate) fn unregister(&mut self, part: usize) -> Option<Waker> {
-        let at = self.wakers.iter().position(|(of, _)| *of == part)?;
+    pub(crate) fn unregister(&mut self, ticket: usize) -> Option<Waker> {
+        let at = self.wakers.iter().position(|(of, _)| *of == ticket)?;
         Some(self.wakers.swap_remove(at).1)
     }
 }
@@ -201,6 +239,7 @@ impl Progress {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     pub(crate) part: usize,
+    pub(crate) ticket: usize,
     pub(crate) first: usize,
     pub(crate) count: usize,
     pub(crate) level: Level,

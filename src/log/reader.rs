@@ -28,6 +28,10 @@ pub struct Reader {
     lsn: u64,
     /// Where to stop, whatever the log holds.
     until: u64,
+    /// What begins before this is passed over.
+    from: u64,
+    /// Whether the way to `from` was taken from the beginning of its segment.
+    has_sought: bool,
     /// The crc of the block before, if it is known.
     chain: Option<u32>,
     current: Option<Current>,
@@ -136,6 +140,8 @@ impl Reader {
             window: Window::new(),
             lsn: from,
             until: u64::MAX,
+            from,
+            has_sought: false,
             chain: None,
             current: None,
             open: None,
@@ -246,6 +252,13 @@ impl Reader {
         if let Some(head) = source.block(&mut self.window, position).map_err(read)? {
             return Ok(self.opened(head, position, source.header.align));
         }
+        if self.lsn == self.from && self.lsn > header.base && !self.has_sought {
+            // Perhaps no block begins here, in a segment that was rewritten: then that is no damage.
+            self.has_sought = true;
+            self.lsn = header.base;
+            self.chain = Some(header.chain);
+            return Ok(Step::Moved);
+        }
         let found = source
             .resync(&mut self.window, position + header.align)
             .map_err(read)?;
@@ -268,7 +281,7 @@ impl Reader {
 
     fn opened(&mut self, head: Head, position: u64, align: u64) -> Step {
         let end = head.end(align);
-        if self.chain.is_some_and(|chain| chain != head.chain) {
+        if self.chain.is_some_and(|chain| chain != head.chain) && head.lsn >= self.from {
             self.chain = None;
             return self.damage(Bad::Chain {
                 position,
@@ -276,7 +289,7 @@ impl Reader {
             });
         }
         self.chain = Some(head.crc);
-        if head.kind == Kind::Closing {
+        if head.kind == Kind::Closing || head.lsn < self.from {
             self.lsn = end;
             return Step::Moved;
         }
@@ -292,6 +305,9 @@ impl Reader {
     fn skip(&mut self, position: u64, next: u64, lsn: u64) -> Step {
         self.lsn = lsn;
         self.chain = None;
+        if lsn <= self.from {
+            return Step::Moved;
+        }
         self.damage(Bad::Blocks {
             position,
             len: next - position,

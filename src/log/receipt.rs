@@ -23,11 +23,17 @@ use crate::sync::Arc;
 pub struct Receipt {
     shared: Arc<Shared>,
     ticket: Ticket,
+    /// Whether a waker may be registered.
+    is_registered: bool,
 }
 
 impl Receipt {
     pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket) -> Self {
-        Self { shared, ticket }
+        Self {
+            shared,
+            ticket,
+            is_registered: false,
+        }
     }
 
     /// Waits until the level is reached. The waiting thread may do the writing and syncing itself.
@@ -56,14 +62,15 @@ impl Receipt {
 impl Future for Receipt {
     type Output = Result<Placed, LogError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.is_registered = true;
         let this = &*self;
         {
             let mut state = this.ticket.done.state.lock();
             if let Some(outcome) = state.outcome(&this.ticket.share) {
                 return Poll::Ready(outcome);
             }
-            state.register(this.ticket.share.part, cx.waker());
+            state.register(this.ticket.share.ticket, cx.waker());
         }
         if this.shared.want(&this.ticket.done) {
             this.shared.signal.lead();

@@ -59,7 +59,7 @@ impl Signal {
 
     /// Something was handed over that nobody waits for.
     pub(crate) fn start_timer(&self) {
-        if !self.is_timed.swap(true, Ordering::AcqRel) {
+        if !self.is_timed.load(Ordering::Acquire) && !self.is_timed.swap(true, Ordering::AcqRel) {
             self.ask(|asked| asked.write_at = Some(Instant::now() + WRITE_AFTER));
         }
     }
