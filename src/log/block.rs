@@ -480,3 +480,200 @@ pub(crate) const MAX_BLOCK: usize = 32 << 20;
 pub(crate) const MAX_RECORDS: usize = 1 << 18;
 /// The coarsest alignment of blocks.
 pub(crate) const MAX_ALIGN: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIX: u32 = 0x1234_5678;
+
+    fn entries() -> (Vec<Entry>, Vec<u8>) {
+        let names = [
+            (1, 10, 0),
+            (1, 11, 0),
+            (1, 12, 0),
+            (2, 0, 0),
+            (1, 13, 0),
+            (1, 14, 1),
+            (9, u64::MAX, 0),
+            (9, 0, 0),
+        ];
+        let mut bodies = Vec::new();
+        let entries = names.iter().enumerate().map(|(at, (topic, offset, kind))| {
+            let body = vec![at as u8; at * 7];
+            bodies.extend_from_slice(&body);
+            let tag = Tag {
+                topic: *topic,
+                offset: *offset,
+                codec: 3,
+                kind: *kind,
+            };
+            Entry::new(tag, body.len(), crc32c(&body))
+        });
+        (entries.collect(), bodies)
+    }
+
+    fn sample() -> (Head, Vec<u8>, Vec<Entry>) {
+        let (entries, bodies) = entries();
+        let mut head = Head {
+            kind: Kind::Records,
+            segment: 5,
+            lsn: 4096,
+            epoch: 77,
+            durable: 4000,
+            time: 99,
+            records: entries.len() as u32,
+            runs: count_runs(&entries) as u32,
+            body_bytes: bodies.len() as u32,
+            chain: 0xCAFE,
+            crc: 0,
+        };
+        let mut bytes = vec![0; head.front()];
+        head.crc = head.encode(&entries, MIX, &mut bytes);
+        bytes.extend_from_slice(&bodies);
+        (head, bytes, entries)
+    }
+
+    /// What a reader makes of the bytes: the names and bodies of the records that pass.
+    fn read(bytes: &[u8]) -> Option<Vec<Option<(Tag, Vec<u8>)>>> {
+        let head = Head::parse(bytes)?;
+        let front = bytes.get(..head.front())?;
+        let directory = head.check(front, MIX)?;
+        let bodies = &bytes[head.front()..];
+        let record = |slot: Slot| {
+            let body = bodies.get(slot.body..slot.body + slot.len)?;
+            slot.matches(body).then(|| (slot.tag, body.to_vec()))
+        };
+        Some(directory.iter().map(record).collect())
+    }
+
+    #[test]
+    fn a_block_survives_a_round_trip() {
+        let (head, bytes, entries) = sample();
+        assert_eq!(Head::parse(&bytes), Some(head));
+        assert_eq!(head.len(), bytes.len());
+        let records = read(&bytes).expect("a valid block");
+        let tags: Vec<Tag> = records.iter().flatten().map(|(tag, _)| *tag).collect();
+        assert_eq!(
+            tags,
+            entries.iter().map(|entry| entry.tag).collect::<Vec<_>>()
+        );
+        // Offsets do not wrap around within a run.
+        assert_eq!(head.runs, 6);
+    }
+
+    #[test]
+    fn a_cursor_and_an_iterator_see_the_same_records() {
+        let (head, bytes, _) = sample();
+        let front = &bytes[..head.front()];
+        let mut cursor = Cursor::default();
+        for slot in Directory::assume(&head, front).iter() {
+            assert_eq!(cursor.next(&head, front), Some(slot));
+        }
+        assert_eq!(cursor.next(&head, front), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_costs_exactly_what_it_hits() {
+        let (head, bytes, _) = sample();
+        let whole = read(&bytes).expect("a valid block");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let found = read(&flipped);
+            if bit / 8 < head.front() {
+                assert_eq!(found, None, "bit {bit} of the front");
+                continue;
+            }
+            let found = found.expect("the front is intact");
+            let lost = found.iter().filter(|record| record.is_none()).count();
+            assert_eq!(lost, 1, "bit {bit}");
+            assert!(
+                found
+                    .iter()
+                    .zip(&whole)
+                    .all(|(now, before)| now.is_none() || now == before)
+            );
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused_or_loses_the_end() {
+        let (head, bytes, _) = sample();
+        for len in 0..bytes.len() {
+            let found = read(&bytes[..len]);
+            assert_eq!(found.is_some(), len >= head.front(), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_another_log_is_none() {
+        let (head, bytes, _) = sample();
+        assert!(head.check(&bytes[..head.front()], MIX ^ 1).is_none());
+    }
+
+    #[test]
+    fn a_body_under_another_name_does_not_pass() {
+        let (_, mut bytes, entries) = sample();
+        let (head, ..) = sample();
+        let mut renamed = entries;
+        renamed[1].tag.topic = 3;
+        let runs = count_runs(&renamed) as u32;
+        let head = Head { runs, ..head };
+        // A directory that names the record differently, over the checksum of the old name.
+        let mut front = vec![0; head.front()];
+        head.encode(&renamed, MIX, &mut front);
+        let record = HEAD + runs as usize * RUN + RECORD + 4;
+        let (old, ..) = sample();
+        let old_record = HEAD + old.runs as usize * RUN + RECORD + 4;
+        front[record..record + 4].copy_from_slice(&bytes[old_record..old_record + 4]);
+        let crc = crc32c(&front[8..]) ^ MIX;
+        front[4..8].copy_from_slice(&crc.to_le_bytes());
+        bytes.splice(..old.front(), front);
+        let found = read(&bytes).expect("the front is consistent");
+        assert_eq!(found.iter().filter(|record| record.is_none()).count(), 1);
+        assert!(found[1].is_none());
+    }
+
+    #[test]
+    fn a_resealed_block_is_valid_in_its_new_place_only() {
+        let (head, mut bytes, _) = sample();
+        let moved = Head {
+            segment: 6,
+            lsn: 8192,
+            epoch: 78,
+            durable: 8000,
+            chain: 1,
+            ..head
+        };
+        let crc = moved.reseal(&mut bytes[..head.front()], MIX);
+        assert_eq!(Head::parse(&bytes), Some(Head { crc, ..moved }));
+        assert_eq!(
+            read(&bytes).map(|records| records.iter().flatten().count()),
+            Some(8)
+        );
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused_before_they_are_used() {
+        let (_, bytes, _) = sample();
+        for (at, value) in [
+            (56, u32::MAX),
+            (60, u32::MAX),
+            (64, u32::MAX),
+            (56, 0),
+            (64, MAX_BLOCK as u32),
+        ] {
+            let mut lying = bytes.clone();
+            lying[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            if let Some(head) = Head::parse(&lying) {
+                assert!(head.len() <= MAX_BLOCK);
+                assert!(
+                    lying
+                        .get(..head.front())
+                        .is_none_or(|front| head.check(front, MIX).is_none())
+                );
+            }
+        }
+    }
+}

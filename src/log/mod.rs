@@ -1,4 +1,91 @@
 //! An append-only, segmented log of bytes that can be trusted with them.
+//!
+//! Records go in at the end, in blocks; a block is there whole or not at all. They are read in order, or one by one from
+//! the places that appending named. What a record means is the owner's business: the log knows a stream, an offset, a
+//! codec and a kind, compares them, and knows nothing of topics, messages, acks or retention.
+//!
+//! # On disk
+//!
+//! All numbers are little-endian. Nothing is mapped: every access names its position, through [`vfs::Vfs`].
+//!
+//! ```text
+//! <directory>/
+//!   LOCK                          held by the one writer; never deleted, so a name cannot lead to two locks
+//!   META          1 KiB           format and identity, twice                                       (meta.rs)
+//!   log/<first>-<last>.<gen>.log  segments; numbers in 16 hexadecimal digits                       (name.rs)
+//!   log/<n>.spare                 space for a segment to come: zeros, or blocks of an older number
+//!   log/<n>.tmp                   on its way to become one of the others; removed by the next opening
+//!   quarantine/                   bytes that were cut off, kept aside; never read by the log
+//!
+//! segment     0   120   header: identity, numbers, epoch, base, predecessor, chain                (header.rs)
+//!           512   120   the same again
+//!          1024         block, block, block ...    each begins at a multiple of the alignment, 8 as a rule
+//!
+//! block       0     4   magic          16  8  segment      48  8  time                              (block.rs)
+//!             4     4   crc            24  8  lsn          56  4  records
+//!             8     2   version        32  8  epoch        60  4  runs
+//!            10     1   kind           40  8  durable      64  4  body bytes
+//!            11     1   flags                              68  4  zero
+//!            12     4   chain
+//!            72         directory: runs x 24 (topic 8, first offset 8, records 4, codec 1, kind 1, zero 2)
+//!                                  records x 8 (length 4, crc 4)
+//!                       bodies, zeros up to the alignment
+//! ```
+//!
+//! An LSN counts the bytes of blocks from the beginning of the log; headers of segments do not count. So blocks that
+//! recovery writes again keep their LSN.
+//!
+//! A reader refuses versions and flags that it does not know; it never guesses. Kinds of records are the owner's: those
+//! with [`Tag::OPTIONAL`] set may be skipped by an owner who does not know them. A record has at most 16 MiB, a block
+//! 32 MiB, and no length is believed before a checksum over it was right.
+//!
+//! # Why it survives
+//!
+//! - **One CRC over all of a block's front**, tied to the identity of the log: lengths, names and the checksum of every
+//!   body. The checksum of a body is tied to its name. So a bad body costs that record, a bad front that block.
+//! - **A promise is a sync that returned Ok**, of the very file handle that was written through. A sync that fails is
+//!   never tried again: everything that waits gets [`LogError::Fenced`], and nothing is written until the log is opened
+//!   again.
+//! - **A write that finds no space** ends the segment where it began. The log then takes records again as soon as
+//!   another segment can be made. While it cannot, data is refused with [`LogError::Full`] once half of the active
+//!   segment is used; the rest is for [`Log::note`], so that an owner can always say what may be removed.
+//! - **A roll** syncs the old segment, renames the spare, syncs the directory and only then writes a header that says
+//!   where the old segment ends.
+//! - **Opening for writing starts a segment of its own**, in one way after a clean close, a killed process and a power
+//!   cut. It is written, synced, renamed and its directory synced before anything is exposed.
+//!
+//! # Recovery
+//!
+//! From the newest segment with a header, predecessors are followed to the oldest; what lies between is dead. The last
+//! segment is read whole. Its highest `durable` says what was promised: a bad place below is *damage*, reported with its
+//! file and position, and the rest is served ([`OnDamage::Salvage`]) or not ([`OnDamage::Refuse`]). The first bad place
+//! above every `durable` is the end; what is behind it goes to `quarantine/`. Files that the log did not make are left
+//! alone. Damage in older segments is met, and named, by whoever reads them, or by [`Verify::All`].
+//!
+//! Four rules carry the proof. Leaving out any one of them loses or invents data, and tests show it:
+//!
+//! 1. **Chain.** Each block carries the checksum of the block before; a header that of the block where it continues.
+//!    A block that was left over from a time when the log went on differently does not fit.
+//! 2. **Epoch.** Each opening has a number of its own, durable before the first block that carries it. A block of another
+//!    opening, or of an attempt to open that died, does not pass for one of this segment.
+//! 3. **Re-append.** Blocks that are visible but not proven are written again, to a new segment. After a failed sync the
+//!    page cache shows what the device never got; nothing may be built on that.
+//! 4. **Proven.** A new header continues from the highest `durable`, or from the start of the segment if there is none in
+//!    it, then in the predecessor: never from a block that is merely there.
+//!
+//! Until the next commit or a clean close, the last synced block cannot be told from a torn one: if it is damaged after
+//! an unclean stop, it is cut like a torn one. That is the one exception to "damage is always named".
+//!
+//! # What is assumed
+//!
+//! A sector that is written again holds its old or its new bytes (else raise [`LogOptions::align`]). Rename is atomic. A
+//! sync that returned Ok is true. On Windows a directory cannot be synced, so only the death of the process is covered.
+//! Checksums find accidents, not forgers.
+//!
+//! # Threads
+//!
+//! Whoever waits for a commit may do it for all; see `commit.rs`. One thread of the log's own makes spares, syncs what was
+//! only written, and commits for futures; it is parked when there is nothing to do.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
