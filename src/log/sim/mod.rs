@@ -94,7 +94,9 @@ impl SimDisk {
     /// Another disk, now equal to this one, on which no process runs: handles, locks and planned faults stay here.
     #[must_use]
     pub fn copy(&self) -> Self {
-        Self::of(self.0.lock().without_process())
+        let mut copy = self.0.lock().without_process();
+        copy.kill();
+        Self::of(copy)
     }
 
     /// Ends every process that uses the disk: its handles fail from now on, its locks are free.
@@ -156,15 +158,20 @@ impl SimDisk {
         self.0.lock().calls
     }
 
-    /// Keeps a copy of the disk for each call that changes it, and one with half of each write done, until
+    /// Keeps a copy of the disk for each call that changes it, and one with a part of each write done, until
     /// [`recorded`](Self::recorded) fetches them.
     pub fn record(&self) {
-        self.0.lock().moments = Some(Vec::new());
+        self.0.lock().record(false);
+    }
+
+    /// Keeps one of the moments that [`record`](Self::record) would keep, each as likely as the others.
+    pub fn record_one(&self) {
+        self.0.lock().record(true);
     }
 
     /// Fetches what was recorded and stops recording.
     pub fn recorded(&self) -> Vec<Moment> {
-        self.0.lock().moments.take().unwrap_or_default()
+        self.0.lock().recorded()
     }
 
     /// The paths of all files, sorted.

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! write ----> seen            a reader sees `seen`, always
-//!             |  dirty        each sector written since a sync, with every content it had meanwhile
+//!             |  pending      each write since a sync, in order
 //! good sync   v
 //!             kept            a power cut turns `seen` into `kept`, after settling each dirty sector by chance
 //! ```
 //!
-//! A failed sync empties `dirty` without filling `kept`: from then on `seen` shows bytes that the device never got,
+//! A failed sync empties `pending` without filling `kept`: from then on `seen` shows bytes that the device never got,
 //! and a later sync, which finds nothing dirty, succeeds.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc; // shared data without synchronisation of its own: not a matter for the door to atomics
 
 use super::cut::{Cut, Fate};
 use super::image::{Image, SECTOR, Sector};
@@ -23,16 +24,41 @@ pub(super) struct Node {
     seen_len: u64,
     kept: Image,
     kept_len: u64,
-    /// Sector to the contents it had since the last sync, oldest first, each with the time of its write.
-    dirty: BTreeMap<u64, Vec<(u64, Box<Sector>)>>,
-    /// The lengths since the last sync, as above.
+    /// What was seen when the first of `pending` came.
+    before: Image,
+    pending: Vec<(u64, Write)>,
+    /// The lengths since the last sync, each with the time of the call that made it.
     lengths: Vec<(u64, u64)>,
     /// A sync failed, so clean sectors of `seen` and `kept` may differ.
     haunted: bool,
 }
 
-/// What is remembered of a sector that is written again and again without a sync.
-const VERSIONS: usize = 6;
+/// A change of the content that no sync has carried over.
+#[derive(Clone, Debug)]
+enum Write {
+    Bytes(u64, Arc<[u8]>),
+    /// Everything from here on became zero, and these sectors held something.
+    Cut(u64, Arc<[u64]>),
+}
+
+impl Write {
+    fn apply(&self, image: &mut Image) {
+        match self {
+            Self::Bytes(offset, bytes) => image.write(bytes, *offset),
+            Self::Cut(len, _) => image.cut(*len),
+        }
+    }
+
+    fn sectors(&self) -> Vec<u64> {
+        match self {
+            Self::Bytes(offset, bytes) => {
+                let end = offset + bytes.len() as u64;
+                (offset / SECTOR as u64..end.div_ceil(SECTOR as u64)).collect()
+            }
+            Self::Cut(_, sectors) => sectors.to_vec(),
+        }
+    }
+}
 
 impl Node {
     pub(super) fn len(&self) -> u64 {
@@ -57,11 +83,8 @@ impl Node {
         if bytes.is_empty() {
             return;
         }
-        self.seen.write(bytes, offset);
+        self.change(now, Write::Bytes(offset, Arc::from(bytes)));
         let end = offset + bytes.len() as u64;
-        for sector in offset / SECTOR as u64..end.div_ceil(SECTOR as u64) {
-            self.stain(sector, now);
-        }
         if end > self.seen_len {
             self.seen_len = end;
             self.lengths.push((now, end));
@@ -70,11 +93,8 @@ impl Node {
 
     pub(super) fn set_len(&mut self, len: u64, now: u64) {
         if len < self.seen_len {
-            let gone: Vec<u64> = self.seen.sectors_from(len / SECTOR as u64).collect();
-            self.seen.cut(len);
-            for sector in gone {
-                self.stain(sector, now);
-            }
+            let gone = self.seen.sectors_from(len / SECTOR as u64).collect();
+            self.change(now, Write::Cut(len, gone));
         }
         if len != self.seen_len {
             self.seen_len = len;
@@ -82,31 +102,38 @@ impl Node {
         }
     }
 
-    fn stain(&mut self, sector: u64, now: u64) {
-        let versions = self.dirty.entry(sector).or_default();
-        if versions.len() == VERSIONS {
-            versions.remove(VERSIONS / 2);
+    fn change(&mut self, now: u64, write: Write) {
+        if self.pending.is_empty() {
+            self.before = self.seen.clone();
         }
-        versions.push((now, Box::new(self.seen.sector(sector))));
+        write.apply(&mut self.seen);
+        self.pending.push((now, write));
+    }
+
+    fn dirty(&self) -> BTreeSet<u64> {
+        self.pending
+            .iter()
+            .flat_map(|(_, write)| write.sectors())
+            .collect()
     }
 
     pub(super) fn sync(&mut self) {
         if self.haunted {
-            for sector in self.dirty.keys() {
-                self.kept.set_sector(*sector, &self.seen.sector(*sector));
+            for sector in self.dirty() {
+                self.kept.set_sector(sector, &self.seen.sector(sector));
             }
         } else {
             self.kept = self.seen.clone();
         }
         self.settle_len(self.seen_len);
-        self.dirty.clear();
+        self.pending.clear();
     }
 
     /// The device took some of it and refused some; the kernel calls all of it clean.
     pub(super) fn fail_sync(&mut self, rng: &mut Rng) {
-        for sector in self.dirty.keys() {
+        for sector in self.dirty() {
             if rng.one_in(2) {
-                self.kept.set_sector(*sector, &self.seen.sector(*sector));
+                self.kept.set_sector(sector, &self.seen.sector(sector));
             }
         }
         let len = if rng.one_in(2) {
@@ -115,7 +142,7 @@ impl Node {
             self.kept_len
         };
         self.settle_len(len);
-        self.dirty.clear();
+        self.pending.clear();
         self.haunted = true;
     }
 
@@ -132,22 +159,24 @@ impl Node {
         if !self.haunted {
             return;
         }
+        let dirty = self.dirty();
         let sectors: Vec<u64> = self.seen.sectors_from(0).collect();
         for sector in sectors {
-            if !self.dirty.contains_key(&sector) && rng.one_in(2) {
+            if !dirty.contains(&sector) && rng.one_in(2) {
                 let kept = self.kept.sector(sector);
                 self.seen.set_sector(sector, &kept);
+                self.before.set_sector(sector, &kept);
             }
         }
     }
 
     pub(super) fn power_cut(&mut self, cut: &Cut, rng: &mut Rng) {
         let stale = self.kept.clone();
-        for (sector, versions) in std::mem::take(&mut self.dirty) {
+        for (sector, versions) in self.versions() {
             let before = self.kept.sector(sector);
             let after = match cut.fate(versions.iter().map(|(at, _)| *at), rng) {
                 Fate::Lost => continue,
-                Fate::Version(i) => *versions[i].1,
+                Fate::Version(i) => versions[i].1,
                 Fate::Garbled => garble(&before, &versions, &stale, rng),
             };
             self.kept.set_sector(sector, &after);
@@ -158,9 +187,26 @@ impl Node {
         };
         self.kept.cut(len);
         self.settle_len(len);
+        self.pending.clear();
         self.seen = self.kept.clone();
         self.seen_len = len;
         self.haunted = false;
+    }
+
+    /// Each dirty sector, with every content that it had since the last sync and when.
+    fn versions(&self) -> BTreeMap<u64, Vec<(u64, Sector)>> {
+        let mut image = self.before.clone();
+        let mut versions: BTreeMap<u64, Vec<(u64, Sector)>> = BTreeMap::new();
+        for (at, write) in &self.pending {
+            write.apply(&mut image);
+            for sector in write.sectors() {
+                versions
+                    .entry(sector)
+                    .or_default()
+                    .push((*at, image.sector(sector)));
+            }
+        }
+        versions
     }
 
     /// Changes bytes behind everybody's back, on the device and in every cache.
@@ -186,18 +232,13 @@ impl Node {
 
 /// What may stand in a sector whose write was under way: anything, but only within the bytes that the writes changed.
 /// The others were promised, and no write of the same bytes takes them back.
-fn garble(
-    before: &Sector,
-    versions: &[(u64, Box<Sector>)],
-    stale: &Image,
-    rng: &mut Rng,
-) -> Sector {
+fn garble(before: &Sector, versions: &[(u64, Sector)], stale: &Image, rng: &mut Rng) -> Sector {
     let differs = |i: &usize| versions.iter().any(|(_, v)| v[*i] != before[*i]);
     let Some(first) = (0..SECTOR).find(differs) else {
         return *before;
     };
     let last = (0..SECTOR).rev().find(differs).unwrap_or(first);
-    let newest = versions.last().map_or(*before, |(_, v)| **v);
+    let newest = versions.last().map_or(*before, |(_, v)| *v);
     let mut out = *before;
     match rng.below(5) {
         0 => out[first..=last]

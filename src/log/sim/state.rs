@@ -29,7 +29,17 @@ pub(super) struct State {
     handles: BTreeMap<u64, Handle>,
     // What belongs to the observer:
     pub(super) planned: Vec<Planned>,
-    pub(super) moments: Option<Vec<Moment>>,
+    recording: Recording,
+    moments: Vec<Moment>,
+}
+
+/// Which moments are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recording {
+    Off,
+    All,
+    /// One of those that have been, so many, each as likely as the others.
+    One(u64),
 }
 
 #[derive(Debug)]
@@ -53,25 +63,27 @@ impl State {
             broken: BTreeSet::new(),
             handles: BTreeMap::new(),
             planned: Vec::new(),
-            moments: None,
+            recording: Recording::Off,
+            moments: Vec::new(),
         }
     }
 
     // Events.
 
+    /// The same disk without those who use it. Files that had no name but a handle are still in it, and go when names
+    /// change next.
     pub(super) fn without_process(&self) -> Self {
-        let mut copy = Self {
+        Self {
             nodes: self.nodes.clone(),
             tree: self.tree.clone(),
             rng: self.rng.clone(),
             broken: self.broken.clone(),
             handles: BTreeMap::new(),
             planned: Vec::new(),
-            moments: None,
+            recording: Recording::Off,
+            moments: Vec::new(),
             ..*self
-        };
-        copy.forget_unnamed();
-        copy
+        }
     }
 
     pub(super) fn kill(&mut self) {
@@ -126,20 +138,39 @@ impl State {
         }
     }
 
+    pub(super) fn record(&mut self, only_one: bool) {
+        self.recording = if only_one {
+            Recording::One(0)
+        } else {
+            Recording::All
+        };
+        self.moments.clear();
+    }
+
+    pub(super) fn recorded(&mut self) -> Vec<Moment> {
+        self.recording = Recording::Off;
+        std::mem::take(&mut self.moments)
+    }
+
     fn remember(&mut self, op: Op, midway: bool) {
-        if self.moments.is_none() {
-            return;
+        match &mut self.recording {
+            Recording::Off => return,
+            Recording::All => {}
+            Recording::One(seen) => {
+                *seen += 1;
+                let seen = *seen;
+                if !self.rng.one_in(seen) {
+                    return;
+                }
+                self.moments.clear();
+            }
         }
-        let disk = SimDisk::of(self.without_process());
-        let call = self.calls;
-        if let Some(moments) = &mut self.moments {
-            moments.push(Moment {
-                call,
-                op,
-                midway,
-                disk,
-            });
-        }
+        self.moments.push(Moment {
+            call: self.calls,
+            op,
+            midway,
+            disk: SimDisk::of(self.without_process()),
+        });
     }
 
     fn new_id(&mut self) -> u64 {
@@ -370,7 +401,7 @@ impl State {
         if fits == 0 && n > 0 {
             return Err(Fault::NoSpace.error());
         }
-        if self.moments.is_some() && part < fits {
+        if self.recording != Recording::Off && part < fits {
             let whole = self.nodes.get(&ino).cloned();
             self.put_bytes(ino, &bytes[..part], offset);
             self.remember(Op::Write, true);

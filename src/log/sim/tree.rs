@@ -34,7 +34,7 @@ type Names = BTreeMap<Place, Link>;
 pub(super) struct Tree {
     seen: Arc<Names>,
     kept: Arc<Names>,
-    pending: Vec<(u64, Change)>,
+    pending: Vec<(u64, Arc<Change>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ impl Tree {
     fn change(&mut self, now: u64, dir: Ino, takes: Option<Place>, gives: Option<(Place, Link)>) {
         let change = Change { dir, takes, gives };
         apply(Arc::make_mut(&mut self.seen), &change);
-        self.pending.push((now, change));
+        self.pending.push((now, Arc::new(change)));
     }
 
     pub(super) fn sync(&mut self, dir: Ino) {

@@ -247,7 +247,11 @@ fn not_regular(path: &Path) -> io::Error {
 
 /// The parent of a plain name is empty and means the current directory; the operating system wants it said.
 fn or_here(dir: &Path) -> &Path {
-    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+    if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    }
 }
 
 fn private(options: &mut OpenOptions) {
