@@ -40,6 +40,8 @@ pub(crate) struct Gate {
     free: Vec<Group>,
     /// Bytes staged or being written.
     bytes: usize,
+    /// Bytes staged.
+    waiting: usize,
     /// Whether somebody has the role.
     leading: bool,
     pub(crate) shut: Option<LogError>,
@@ -55,6 +57,7 @@ impl Gate {
             flying: Vec::new(),
             free: Vec::new(),
             bytes: 0,
+            waiting: 0,
             leading: false,
             shut: None,
             room_wakers: Vec::new(),
@@ -64,10 +67,11 @@ impl Gate {
 
     /// The group that takes that many more.
     fn group_for(&mut self, records: usize, bytes: usize, block_bytes: usize) -> &mut Group {
-        let fits = self
-            .staged
-            .back()
-            .is_some_and(|group| group.has_room(records, bytes, block_bytes));
+        // What is large is not copied: it gets a block of its own.
+        let fits = self.staged.back().is_some_and(|group| {
+            let can_trade = bytes < SWAP_BYTES || group.batch.is_empty();
+            can_trade && group.has_room(records, bytes, block_bytes)
+        });
         if !fits {
             let group = self.free.pop().unwrap_or_else(Group::new);
             self.staged.push_back(group);
@@ -136,6 +140,7 @@ impl Shared {
             return Err(Turned::Full(order));
         }
         gate.bytes += bytes;
+        gate.waiting += bytes;
         let group = gate.group_for(records, bytes, self.options.block_bytes);
         let first = group.batch.len();
         group.add(input);
@@ -151,8 +156,8 @@ impl Shared {
             group.blocking += 1;
             self.company.fetch_add(1, Ordering::Relaxed);
         }
-        let is_large = group.batch.bytes() >= self.options.block_bytes;
         let done = Arc::clone(&group.done);
+        let is_large = gate.waiting >= self.options.block_bytes;
         // A full block of data that only goes to the operating system is written by whoever filled it.
         let leads = !gate.leading
             && (order.waits || (order.may_lead && is_large && order.level == Level::Os));
@@ -359,6 +364,7 @@ impl Shared {
         let mut bytes = 0;
         while let Some(group) = gate.staged.pop_front() {
             bytes += group.batch.bytes();
+            gate.waiting -= group.batch.bytes();
             group.done.taken.store(true, Ordering::Relaxed);
             gate.flying.push(Arc::clone(&group.done));
             self.company
@@ -461,10 +467,8 @@ impl Shared {
             .find(|group| group.blocking > 0)
             .map(|group| Arc::clone(&group.done));
         gate.leading = next.is_some() && gate.shut.is_none();
-        let asks = gate
-            .staged
-            .iter()
-            .any(|group| group.wanted || group.batch.bytes() >= self.options.block_bytes);
+        let is_large = gate.waiting >= self.options.block_bytes;
+        let asks = is_large || gate.staged.iter().any(|group| group.wanted);
         let is_led = gate.leading;
         drop(gate);
         match next {
@@ -503,6 +507,7 @@ impl Shared {
         let mut gate = self.gate.lock();
         let error = gate.shut.get_or_insert(error).clone();
         let staged: Vec<Group> = gate.staged.drain(..).collect();
+        gate.waiting = 0;
         self.company.store(0, Ordering::Relaxed);
         let wakers = std::mem::take(&mut gate.room_wakers);
         drop(gate);

@@ -88,6 +88,7 @@
 //! only written, and commits for futures; it is parked when there is nothing to do.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -210,9 +211,7 @@ impl Log {
         {
             return self.settle(input, level);
         }
-        let mut batch = Batch::new();
-        batch.extend(records)?;
-        self.append_batch(&mut batch, level)
+        with_scratch(records, |batch| self.append_batch(batch, level))
     }
 
     /// Appends a batch as one unit and waits until it has reached the level. The batch is empty afterwards.
@@ -254,11 +253,9 @@ impl Log {
     pub fn submit(&self, records: &[Record<'_>], level: Level) -> Result<Receipt, LogError> {
         match Input::one(records)? {
             Some(input) => self.hand_over(input, level, Class::Data, None),
-            None => {
-                let mut batch = Batch::new();
-                batch.extend(records)?;
-                self.hand_over(Input::Batch(&mut batch), level, Class::Data, None)
-            }
+            None => with_scratch(records, |batch| {
+                self.hand_over(Input::Batch(batch), level, Class::Data, None)
+            }),
         }
     }
 
@@ -446,6 +443,26 @@ impl Drop for Log {
         self.let_go();
     }
 }
+
+/// Encodes records into a buffer that each thread keeps: handed over, it is traded for one that was written before.
+fn with_scratch<T>(
+    records: &[Record<'_>],
+    use_it: impl FnOnce(&mut Batch) -> Result<T, LogError>,
+) -> Result<T, LogError> {
+    thread_local! {
+        static SCRATCH: Cell<Batch> = const { Cell::new(Batch::new()) };
+    }
+    let mut batch = SCRATCH.take();
+    let outcome = batch.extend(records).and_then(|()| use_it(&mut batch));
+    batch.clear();
+    if batch.buffer.capacity() <= SCRATCH_BYTES {
+        SCRATCH.set(batch);
+    }
+    outcome
+}
+
+/// A thread does not keep more than this.
+const SCRATCH_BYTES: usize = 1 << 20;
 
 /// What a log has done since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -58,7 +58,7 @@ fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
         spares.adopt(&dir, number)?;
     }
     let report = plan.report;
-    let is_prewriting = options.prewrite == Prewrite::Auto && !dir.vfs.copies_on_write(&dir.log);
+    let can_prewrite = options.prewrite == Prewrite::Auto && !dir.vfs.copies_on_write(&dir.log);
     let has_thread = options.background == Background::Thread;
     let shared = Arc::new(Shared::new(Parts {
         log_id: report.log_id,
@@ -72,7 +72,7 @@ fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
         },
         spares,
         lock: Some(lock),
-        is_prewriting,
+        can_prewrite,
         dir,
         options,
     }));
@@ -113,7 +113,7 @@ fn open_to_read(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
         tip,
         spares: Spares::new(plan.next_spare),
         lock: None,
-        is_prewriting: false,
+        can_prewrite: false,
         dir,
         options,
     }));

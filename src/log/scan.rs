@@ -4,7 +4,7 @@
 use std::io;
 
 use super::block::{Directory, HEAD, Head, MAGIC, Slot};
-use super::header::Header;
+use super::header::{Fill, Header};
 use super::vfs::VfsFile;
 use super::window::Window;
 
@@ -52,8 +52,18 @@ impl Source<'_> {
 
     /// Finds the first block at `from` or behind it, looking at every place where one could begin.
     pub(crate) fn resync(&self, window: &mut Window, from: u64) -> io::Result<Option<(u64, Head)>> {
+        self.resync_within(window, from, self.limit)
+    }
+
+    /// The same, for a block that begins before `until`.
+    pub(crate) fn resync_within(
+        &self,
+        window: &mut Window,
+        from: u64,
+        until: u64,
+    ) -> io::Result<Option<(u64, Head)>> {
         let mut position = from;
-        while position < self.limit {
+        while position < until {
             let bytes = window.fetch(self.file, position, HEAD, self.limit)?;
             if bytes.len() < HEAD {
                 return Ok(None);
@@ -91,6 +101,14 @@ impl Source<'_> {
             position += bytes.len() as u64;
         }
         Ok(last)
+    }
+
+    /// Where a file that was zeros has been written to, from a position on. Of other files, all was.
+    pub(crate) fn used(&self, window: &mut Window, from: u64) -> io::Result<u64> {
+        match self.header.fill {
+            Fill::Zeros => self.last_nonzero(window, from),
+            Fill::OlderBlocks => Ok(self.limit),
+        }
     }
 
     fn belongs(&self, head: &Head, position: u64) -> bool {

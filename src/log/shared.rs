@@ -57,6 +57,9 @@ pub(crate) struct Shared {
     pub(crate) lock: Mutex<Option<Box<dyn VfsLock>>>,
     /// Batches in the queue that somebody waits for. Written under `gate`, read by a leader that waits for company.
     pub(crate) company: AtomicU64,
+    /// Whether writing ahead can pay at all, here and as configured.
+    pub(crate) can_prewrite: bool,
+    /// Whether it pays for what is being written. Written by leaders.
     pub(crate) is_prewriting: AtomicBool,
     pub(crate) rolls: AtomicU64,
     pub(crate) blocks: AtomicU64,
@@ -92,7 +95,7 @@ pub(crate) struct Parts {
     pub(crate) tip: Tip,
     pub(crate) spares: Spares,
     pub(crate) lock: Option<Box<dyn VfsLock>>,
-    pub(crate) is_prewriting: bool,
+    pub(crate) can_prewrite: bool,
 }
 
 impl Shared {
@@ -117,7 +120,8 @@ impl Shared {
             signal: Signal::new(),
             lock: Mutex::new(parts.lock),
             company: AtomicU64::new(0),
-            is_prewriting: AtomicBool::new(parts.is_prewriting),
+            can_prewrite: parts.can_prewrite,
+            is_prewriting: AtomicBool::new(parts.can_prewrite),
             rolls: AtomicU64::new(0),
             blocks: AtomicU64::new(0),
             syncs: AtomicU64::new(0),

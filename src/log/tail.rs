@@ -74,7 +74,10 @@ pub(crate) fn scan_tail(
     }
     let after = walk.position;
     let last = if source.header.fill == Fill::Zeros {
-        source.last_nonzero(window, after)?
+        let used = survey
+            .used
+            .map_or_else(|| source.last_nonzero(window, after), Ok)?;
+        used.max(after)
     } else {
         // Older blocks are everywhere in such a file: only what is of this segment says that something was cut.
         survey.last_block.max(source.claimed_end(window, after)?)
@@ -243,6 +246,8 @@ struct Survey {
     durable: u64,
     /// Where the last block ends, bad places or not.
     last_block: u64,
+    /// Where nothing but zeros follows, if that was looked at.
+    used: Option<u64>,
 }
 
 fn survey(source: &Source<'_>, window: &mut Window) -> io::Result<Survey> {
@@ -251,10 +256,15 @@ fn survey(source: &Source<'_>, window: &mut Window) -> io::Result<Survey> {
     let mut durable = walk.durable;
     let mut position = walk.position;
     let mut last_block = position;
+    let mut used = None;
     while position < source.limit {
         let Some(head) = source.block(window, position)? else {
             first_bad.get_or_insert(position);
-            match source.resync(window, position + source.header.align)? {
+            let used = match used {
+                Some(used) => used,
+                None => *used.insert(source.used(window, position)?),
+            };
+            match source.resync_within(window, position + source.header.align, used)? {
                 Some((found, _)) => position = found,
                 None => break,
             }
@@ -274,6 +284,7 @@ fn survey(source: &Source<'_>, window: &mut Window) -> io::Result<Survey> {
     // What a block behind the first bad place says about durability holds for what is before that place as well.
     walk.prove(durable);
     Ok(Survey {
+        used,
         first_bad: first_bad.unwrap_or(position),
         walk,
         durable,

@@ -45,6 +45,10 @@ pub(crate) struct Writer {
     pub(crate) lsn: u64,
     chain: u32,
     next_number: u64,
+    /// Blocks in the active segment.
+    blocks: u64,
+    /// How many syncs there had been when it was begun.
+    syncs: u64,
     /// Header and directory of blocks with many records.
     front: Vec<u8>,
 }
@@ -62,6 +66,8 @@ impl Writer {
             lsn: fresh.end.lsn,
             chain: fresh.end.chain.unwrap_or(0),
             next_number,
+            blocks: 0,
+            syncs: 0,
             front: Vec::new(),
         }
     }
@@ -168,6 +174,7 @@ impl Writer {
                 Ok(crc) => {
                     self.chain = crc;
                     self.position += padded;
+                    self.blocks += 1;
                     self.lsn += padded;
                     self.written = self.written.max(self.position);
                     return Ok((Lsn(head.lsn), Lsn(self.lsn)));
@@ -283,6 +290,12 @@ impl Writer {
             // The header may be there, and then says that the old segment ends here.
             return Err(shared.fence(&LogError::io("write", &path, e)));
         }
+        // Large blocks gain nothing from space that was written before, and pay for it with the same bandwidth.
+        let average =
+            (self.position - u64::from(self.segment.header.header_bytes)) / self.blocks.max(1);
+        let pays = shared.can_prewrite && average <= LARGE_BLOCK;
+        shared.is_prewriting.store(pays, Ordering::Relaxed);
+        self.blocks = 0;
         self.segment.set_end(End::Known(self.lsn, Some(self.chain)));
         let link = Link {
             header,
@@ -300,6 +313,21 @@ impl Writer {
         self.ended = false;
         shared.rolls.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Decides whether the next spare is to be written before it is used.
+    ///
+    /// What it buys is cheaper syncs. Large blocks, and a stream that is hardly ever synced, would pay for them with
+    /// the bandwidth that they need themselves.
+    fn weigh_prewriting(&mut self, shared: &Shared) {
+        let bytes = self.position - u64::from(self.segment.header.header_bytes);
+        let syncs = shared.syncs.load(Ordering::Relaxed);
+        let has_small_blocks = bytes / self.blocks.max(1) <= LARGE_BLOCK;
+        let has_many_syncs = (syncs - self.syncs) * BYTES_PER_SYNC >= bytes;
+        let pays = shared.can_prewrite && has_small_blocks && has_many_syncs;
+        shared.is_prewriting.store(pays, Ordering::Relaxed);
+        self.blocks = 0;
+        self.syncs = syncs;
     }
 
     /// A file that grows while it is written, for when no spare is ready.
@@ -360,3 +388,8 @@ impl Writer {
         }
     }
 }
+
+/// Blocks that are larger on average are not written ahead for.
+const LARGE_BLOCK: u64 = 64 << 10;
+/// A stream that writes more than this between two syncs gains little from each.
+const BYTES_PER_SYNC: u64 = 2 << 20;
