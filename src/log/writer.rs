@@ -290,12 +290,7 @@ impl Writer {
             // The header may be there, and then says that the old segment ends here.
             return Err(shared.fence(&LogError::io("write", &path, e)));
         }
-        // Large blocks gain nothing from space that was written before, and pay for it with the same bandwidth.
-        let average =
-            (self.position - u64::from(self.segment.header.header_bytes)) / self.blocks.max(1);
-        let pays = shared.can_prewrite && average <= LARGE_BLOCK;
-        shared.is_prewriting.store(pays, Ordering::Relaxed);
-        self.blocks = 0;
+        self.weigh_prewriting(shared);
         self.segment.set_end(End::Known(self.lsn, Some(self.chain)));
         let link = Link {
             header,
