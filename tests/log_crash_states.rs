@@ -74,7 +74,7 @@ fn explore(seed: u64) -> u64 {
         setting,
         states: 0,
         // Every call of one of the sessions is cut; the sessions around it are cut at a call drawn by chance.
-        thorough: [1, 1, 2, 3][rng.below(4) as usize],
+        thorough: rng.pick(&[(1, 0), (1, 0), (2, 0), (2, 1), (3, 0), (3, 2)]),
     };
     let before = Before {
         session: Session::default(),
@@ -98,7 +98,8 @@ struct Explorer {
     seed: u64,
     setting: Setting,
     states: u64,
-    thorough: u32,
+    /// Generation, and crashes inside its recovery before.
+    thorough: (u32, u32),
 }
 
 /// What is known about a disk whose processes are dead.
@@ -118,7 +119,8 @@ impl Explorer {
         let calls = disk.calls();
         disk.set_capacity(None);
         disk.fail_from(Op::Any, CALLS, Fault::Eio);
-        let all = generation == self.thorough;
+        let all = (generation, depth) == self.thorough;
+        let wants_opening = generation == self.thorough.0 && depth < self.thorough.1;
         let ran = match run(disk, &script, all, rng) {
             Ok(ran) => ran,
             Err(e) => self.fail(&before, &format!("opening failed: {e} {e:?}"), disk),
@@ -135,7 +137,9 @@ impl Explorer {
 
         let chosen: Vec<&Moment> = if all {
             ran.opening.iter().chain(&ran.moments).collect()
-        } else if depth + 1 < DEPTH && rng.one_in(2) {
+        } else if wants_opening
+            || ((generation, depth) > self.thorough && depth < DEPTH && rng.one_in(2))
+        {
             ran.opening.iter().collect()
         } else {
             ran.moments.iter().collect()
