@@ -487,6 +487,8 @@ mod tests {
 
     const MIX: u32 = 0x1234_5678;
 
+    type Named = (Tag, Vec<u8>);
+
     fn entries() -> (Vec<Entry>, Vec<u8>) {
         let names = [
             (1, 10, 0),
@@ -535,7 +537,7 @@ mod tests {
     }
 
     /// What a reader makes of the bytes: the names and bodies of the records that pass.
-    fn read(bytes: &[u8]) -> Option<Vec<Option<(Tag, Vec<u8>)>>> {
+    fn read(bytes: &[u8]) -> Option<Vec<Option<Named>>> {
         let head = Head::parse(bytes)?;
         let front = bytes.get(..head.front())?;
         let directory = head.check(front, MIX)?;

@@ -127,11 +127,12 @@ impl Shared {
             Input::One(record, _) => (1, record.body.len()),
             Input::Batch(batch) => (batch.len(), batch.bytes()),
         };
+        let weight = weight(records, bytes);
         let mut gate = self.gate.lock();
         if let Some(error) = &gate.shut {
             return Err(Turned::Away(error.clone()));
         }
-        if gate.bytes > 0 && gate.bytes + bytes > self.options.queue_bytes {
+        if gate.bytes > 0 && gate.bytes + weight > self.options.queue_bytes {
             if let Some(waker) = waker
                 && !gate.room_wakers.iter().any(|known| known.will_wake(waker))
             {
@@ -139,8 +140,8 @@ impl Shared {
             }
             return Err(Turned::Full(order));
         }
-        gate.bytes += bytes;
-        gate.waiting += bytes;
+        gate.bytes += weight;
+        gate.waiting += weight;
         let group = gate.group_for(records, bytes, self.options.block_bytes);
         let first = group.batch.len();
         group.add(input);
@@ -275,7 +276,7 @@ impl Shared {
     /// Does one round. The caller has the role, and has it no more afterwards.
     pub(crate) fn lead(&self) {
         self.wait_for_company();
-        let mut groups = self.take_groups();
+        let (mut groups, bytes) = self.take_groups();
         let unwinding = Unwinding(self);
         let level = groups
             .iter()
@@ -320,10 +321,6 @@ impl Shared {
         if level == Level::Os && unsynced >= self.options.write_back {
             self.signal.write_back();
         }
-        let bytes = groups
-            .iter()
-            .map(|group| group.parts.iter().map(|part| part.bytes).sum::<usize>())
-            .sum();
         self.give_back(&groups, bytes, level);
         self.hand_on();
         if synced.is_ok() {
@@ -358,13 +355,15 @@ impl Shared {
         }
     }
 
-    fn take_groups(&self) -> Vec<Group> {
+    /// Takes the queue, up to a limit, and tells how much that is.
+    fn take_groups(&self) -> (Vec<Group>, usize) {
         let mut gate = self.gate.lock();
         let mut groups = Vec::with_capacity(gate.staged.len());
         let mut bytes = 0;
         while let Some(group) = gate.staged.pop_front() {
-            bytes += group.batch.bytes();
-            gate.waiting -= group.batch.bytes();
+            let weight = weight(group.batch.len(), group.batch.bytes());
+            bytes += weight;
+            gate.waiting -= weight;
             group.done.taken.store(true, Ordering::Relaxed);
             gate.flying.push(Arc::clone(&group.done));
             self.company
@@ -374,7 +373,7 @@ impl Shared {
                 break;
             }
         }
-        groups
+        (groups, bytes)
     }
 
     /// Tells hooks, and those who asked for no more than that, that the bytes are with the operating system.
@@ -571,6 +570,11 @@ impl<'a> Input<'a> {
             _ => Ok(None),
         }
     }
+}
+
+/// How much of the queue a batch takes: records without a body take something as well.
+fn weight(records: usize, bytes: usize) -> usize {
+    bytes + records * size_of::<Entry>()
 }
 
 /// Shows each part that was written where it is.

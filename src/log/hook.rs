@@ -9,7 +9,8 @@ use super::record::{Location, Lsn, Placed, Tag};
 ///
 /// The log calls `stage` once and then either `written` and `done`, or only `done`. All calls come in the order of the
 /// log, one at a time, whatever thread brought the batch. They run inside the commit: they must not block, and must not
-/// use the log that calls them.
+/// use the log that calls them. Only when the log is fenced or closed, batches that were not taken up yet are told so at any
+/// time.
 pub trait Hook: Send {
     /// Decides about the batch under the append lock: offsets are assigned here, and what is no longer valid is refused.
     ///

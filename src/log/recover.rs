@@ -7,7 +7,7 @@
 //! 4. The last segment is read whole; `tail` says where it ends.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::block::VERSION;
 use super::dir::{self, Dir};
@@ -52,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) links: Vec<Link>,
     /// The end of the last link; `None` when there is none, or it was rewritten and so is whole.
     pub(crate) tail: Option<Tail>,
+    /// Whether one copy of the last header is not intact.
+    has_torn_header: bool,
     pub(crate) rest: Vec<(PathBuf, Fate)>,
     pub(crate) spares: Vec<u64>,
     pub(crate) epoch_seen: u64,
@@ -70,6 +72,7 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
         meta_whole: false,
         links: Vec::new(),
         tail: None,
+        has_torn_header: false,
         rest: listing
             .temporary
             .iter()
@@ -167,7 +170,7 @@ impl Plan {
     /// Finds the identity of the log: in META, else in the newest segment.
     fn identify(
         &mut self,
-        path: &std::path::Path,
+        path: &Path,
         meta: Option<&[u8]>,
         files: &[Candidate],
     ) -> Result<(), LogError> {
@@ -229,13 +232,15 @@ impl Plan {
             let header = match file.found {
                 Found::Header(header, copies) => {
                     if copies != Copies::Both && successor.is_some() {
-                        self.report_header(&file, &header, DamageKind::HeaderCopy);
+                        self.report_header(&file.path, &header, DamageKind::HeaderCopy);
                     }
+                    // A last header may be torn like any write. It was promised if anything behind it was.
+                    self.has_torn_header = copies != Copies::Both && successor.is_none();
                     header
                 }
                 _ => match self.rebuild_header(dir, &file, successor.as_ref(), &files)? {
                     Some(header) => {
-                        self.report_header(&file, &header, DamageKind::Header);
+                        self.report_header(&file.path, &header, DamageKind::Header);
                         self.epoch_seen = self.epoch_seen.max(header.epoch);
                         header
                     }
@@ -430,10 +435,10 @@ impl Plan {
         Ok((tail.proven.lsn > base).then_some(header))
     }
 
-    fn report_header(&mut self, file: &Candidate, header: &Header, kind: DamageKind) {
+    fn report_header(&mut self, file: &Path, header: &Header, kind: DamageKind) {
         self.report.add_damage(Damage {
             kind,
-            file: file.path.clone(),
+            file: file.to_owned(),
             position: 0,
             len: header::MIN_BYTES as u64,
             from: Lsn(header.base),
@@ -443,7 +448,7 @@ impl Plan {
 
     /// Reads the last segment.
     fn find_end(&mut self, dir: &Dir) -> Result<(), LogError> {
-        let Some(last) = self.links.last() else {
+        let Some(last) = &self.links.last().cloned() else {
             return Ok(());
         };
         if last.header.rewritten.is_some() {
@@ -460,6 +465,9 @@ impl Plan {
             OpenReport::push(&mut damage, &mut omitted, damage_of(bad, last));
         });
         let tail = found.map_err(read)?;
+        if self.has_torn_header && (tail.clean || tail.proven.lsn > last.header.base) {
+            self.report_header(&last.path, &last.header, DamageKind::HeaderCopy);
+        }
         if tail.behind > 0 {
             self.report.cut = Some(Cut {
                 file: last.path.clone(),

@@ -95,7 +95,8 @@ pub struct Reappended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missing {
-    /// The first missing position.
+    /// Where the missing part begins: exactly, or the beginning of the segment before it when only reading that segment can
+    /// tell where it ends.
     pub from: Lsn,
     /// The position behind the last missing one.
     pub to: Lsn,
