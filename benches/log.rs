@@ -1,4 +1,5 @@
-//! How fast the log is by itself: `cargo bench --features disk --bench log -- [seconds per row] [directory]`.
+//! How fast the log is by itself: `cargo bench --features disk --bench log -- [seconds per row] [directory] [rows]`,
+//! where rows is one of submit, append, synced, read.
 //!
 //! Payloads are noise, each row has a fresh directory, latencies are per call. Ratios against others are made elsewhere.
 #![forbid(unsafe_code)]
@@ -22,21 +23,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         dir: root.join(format!("ringmq-bench-{}", std::process::id())),
         time: Duration::from_secs_f64(seconds),
     };
-    for bytes in [100, 1024, 64 << 10] {
-        bench.submit(bytes)?;
+    let is_wanted = |rows: &str| args.get(2).is_none_or(|wanted| wanted == rows);
+    if is_wanted("submit") {
+        for bytes in [100, 1024, 64 << 10] {
+            bench.submit(bytes)?;
+        }
+        bench.submit_batches(1024, 100)?;
     }
-    bench.submit_batches(1024, 100)?;
-    for bytes in [100, 1024, 64 << 10] {
-        bench.append(bytes)?;
+    if is_wanted("append") {
+        for bytes in [100, 1024, 64 << 10] {
+            bench.append(bytes)?;
+        }
     }
-    for threads in [1, 4, 16] {
-        bench.synced(threads, 1)?;
+    if is_wanted("synced") {
+        for threads in [1, 4, 16] {
+            bench.synced(threads, 1)?;
+        }
+        for (threads, each) in [(1, 10), (1, 100), (1, 1000), (4, 100)] {
+            bench.synced(threads, each)?;
+        }
     }
-    for (threads, each) in [(1, 10), (1, 100), (1, 1000), (4, 100)] {
-        bench.synced(threads, each)?;
+    if is_wanted("read") {
+        bench.read(1024)?;
+        bench.read(100)?;
     }
-    bench.read(1024)?;
-    bench.read(100)?;
     Ok(())
 }
 

@@ -449,3 +449,45 @@ fn a_failed_sync_fences_until_the_log_is_opened_again() {
     log.append(&[Record::new(1, 3, b"again")], Level::Synced)
         .expect("synced");
 }
+
+#[test]
+fn a_thousand_crashes_cost_little_space_and_lose_nothing() {
+    let disk = SimDisk::new(13);
+    let mut count = 0;
+    for round in 0..1000u64 {
+        let (log, _) = open(&disk, LogOptions::new());
+        if round % 100 == 0 {
+            for offset in count..count + 10 {
+                log.append(&[Record::new(1, offset, b"small")], Level::Synced)
+                    .expect("synced");
+            }
+            count += 10;
+        }
+        drop(log);
+        if round % 3 == 0 {
+            disk.power_cut(round);
+        }
+    }
+    let (log, _) = open(&disk, LogOptions::new());
+    assert!(records(&log).iter().map(|record| record.1).eq(0..count));
+    assert!(
+        disk.used() <= 1 << 20,
+        "{} bytes after a thousand crashes",
+        disk.used()
+    );
+}
+
+#[test]
+fn handles_can_be_sent_and_shared() {
+    fn send<T: Send>() {}
+    fn sync<T: Sync>() {}
+    send::<Log>();
+    sync::<Log>();
+    send::<ringmq::log::Reader>();
+    send::<ringmq::log::Receipt>();
+    send::<ringmq::log::Append<'_>>();
+    send::<ringmq::log::Pinned>();
+    send::<Batch>();
+    sync::<LogError>();
+    send::<LogError>();
+}

@@ -97,7 +97,8 @@ impl LogOptions {
         self
     }
 
-    /// What appending does when no space is left. The default is [`WhenFull::Fail`].
+    /// What [`append`](super::Log::append) and [`append_batch`](super::Log::append_batch) do when no space is left. The
+    /// default is [`WhenFull::Fail`], as all other ways to append always do.
     pub const fn when_full(mut self, choice: WhenFull) -> Self {
         self.when_full = choice;
         self
