@@ -11,6 +11,7 @@ use super::crc;
 use super::dir::Dir;
 use super::error::LogError;
 use super::group::Class;
+use super::name;
 use super::options::{Background, LogOptions};
 use super::record::{Level, Location, Lsn, Tag};
 use super::report::{Damage, DamageKind};
@@ -206,6 +207,17 @@ impl Shared {
         };
         self.fail_all(&cause);
         LogError::Fenced { cause }
+    }
+
+    /// Looks whether the lock is still one: a file of that name that somebody else made has a lock of its own.
+    pub(crate) fn check_lock(&self) -> Result<(), LogError> {
+        let path = self.dir.root.join(name::LOCK);
+        let named = self.lock.lock().as_ref().map(|lock| lock.still_named());
+        match named {
+            Some(Ok(false)) => Err(self.fence(&LogError::Locked { path })),
+            Some(Err(e)) => Err(LogError::io("look at", &path, e)),
+            Some(Ok(true)) | None => Ok(()),
+        }
     }
 
     /// The fence, if it is up.

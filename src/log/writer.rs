@@ -98,11 +98,15 @@ impl Writer {
         let mut group = Group::new();
         group.batch.make_room();
         let len = (block::HEAD as u64).next_multiple_of(self.segment.header.align);
-        let is_needed = !self.ended && self.position + len <= self.capacity.max(self.written);
-        if is_needed {
-            self.write_block(shared, &mut group, Kind::Closing)?;
+        if self.ended {
+            return Ok(());
         }
-        Ok(())
+        self.capacity = self.capacity.max(self.position + len);
+        match self.write_block(shared, &mut group, Kind::Closing) {
+            // Everything that was promised is durable. All that is lost is the word that there was no more.
+            Err(LogError::Full) => Ok(()),
+            written => written.map(drop),
+        }
     }
 
     /// Lets each part's hook decide, and refuses data where only facts have room.
@@ -250,6 +254,7 @@ impl Writer {
 
     /// Goes on to another segment, in the promised order.
     fn roll(&mut self, shared: &Shared, len: u64) -> Result<(), LogError> {
+        shared.check_lock()?;
         shared.sync(&self.file, &self.segment.path, self.lsn)?;
         let align = shared.options.align;
         let needed = u64::from(Header::bytes_for(align)) + len;
@@ -287,8 +292,15 @@ impl Writer {
             rewritten: None,
         };
         if let Err(e) = spare.file.write_all_at(&header.encode(), 0) {
-            // The header may be there, and then says that the old segment ends here.
-            return Err(shared.fence(&LogError::io("write", &path, e)));
+            if !error::is_full(&e) {
+                return Err(shared.fence(&LogError::io("write", &path, e)));
+            }
+            // The header may be there all the same, and then says that the old segment ends here. So it does: whatever
+            // comes next continues from the same place, and this file is dead by its number.
+            self.ended = true;
+            shared.spares.starve();
+            drop(shared.dir.unlink(&path));
+            return Err(LogError::Full);
         }
         self.weigh_prewriting(shared);
         self.segment.set_end(End::Known(self.lsn, Some(self.chain)));
