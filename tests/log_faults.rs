@@ -286,6 +286,7 @@ fn a_failing_call_in_recovery_is_an_error_and_the_next_opening_finds_everything(
                 disk.fail(op, k, fault);
                 // It may also succeed, when what failed was not needed or there were fewer such calls.
                 if let Ok(log) = open(&disk) {
+                    disk.heal();
                     assert_eq!(
                         offsets(&read_all(&log).unwrap()).len() as u64,
                         RUN,

@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ringmq::log::vfs::StdVfs;
-use ringmq::log::{Level, Log, LogOptions, OpenReport, Record};
+use ringmq::log::{Level, Log, LogError, LogOptions, OpenReport, Record};
 
 use log_support::session::read_all;
 
@@ -72,13 +73,13 @@ fn a_full_disk_loses_nothing_and_ends_by_itself() {
             );
             fs::remove_file(&ballast).unwrap();
             for n in next..next + 20 {
-                append(&log, n).expect("there is space again");
+                patiently(|| append(&log, n));
             }
         } else {
             fs::remove_file(&ballast).unwrap();
             let (log, _) = open(&dir);
             for n in next..next + 20 {
-                append(&log, n).expect("there is space again");
+                patiently(|| append(&log, n));
             }
         }
         let (log, _) = open(&dir);
@@ -113,8 +114,7 @@ fn a_full_disk_ends_without_reopening() {
         n += 1;
         fs::remove_file(&ballast).unwrap();
         for _ in 0..50 {
-            log.append(&[Record::new(1, n, &[n as u8; 1000])], Level::Synced)
-                .expect("there is space again");
+            patiently(|| log.append(&[Record::new(1, n, &[n as u8; 1000])], Level::Synced));
             kept.push(n);
             n += 1;
         }
@@ -123,6 +123,23 @@ fn a_full_disk_ends_without_reopening() {
     drop(log);
     assert_eq!(offsets(&open(&dir).0), kept);
 }
+
+/// Tries again while the log says that it is full: it looks for space again after a moment, not at each append.
+fn patiently<T>(append: impl Fn() -> Result<T, LogError>) -> T {
+    let begun = Instant::now();
+    loop {
+        match append() {
+            Ok(done) => return done,
+            Err(e) => assert!(
+                e.is_full() && begun.elapsed() < PATIENCE,
+                "there is space again: {e}"
+            ),
+        }
+        std::thread::yield_now();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn offsets(log: &Log) -> Vec<u64> {
     read_all(log).unwrap().iter().map(|r| r.offset).collect()

@@ -181,11 +181,19 @@ impl VfsFile for StdFile {
     }
 }
 
-/// The lock lives as long as the descriptor.
+/// The lock of one descriptor.
 #[derive(Debug)]
 struct StdLock {
     file: File,
     path: PathBuf,
+}
+
+impl Drop for StdLock {
+    fn drop(&mut self) {
+        // Closing alone would not do: a process that was forked at this moment holds a copy of the descriptor until it
+        // executes something else, and the lock with it.
+        let _ = self.file.unlock();
+    }
 }
 
 impl VfsLock for StdLock {
