@@ -115,6 +115,7 @@ impl Effect {
             || !report.missing.is_empty()
             || !report.unknown.is_empty()
             || !report.quarantined.is_empty()
+            || !report.kept.is_empty()
             || report.cut.is_some()
             || !report.clean
     }

@@ -80,6 +80,7 @@ fn explore(seed: u64) -> u64 {
         session: Session::default(),
         at: At::END,
         loss: Loss::Process,
+        holes: false,
         trail: String::new(),
     };
     let begun = Instant::now();
@@ -108,6 +109,8 @@ struct Before {
     session: Session,
     at: At,
     loss: Loss,
+    /// Segments were retired, and a removal that a crash undid may have left holes.
+    holes: bool,
     trail: String,
 }
 
@@ -127,7 +130,10 @@ impl Explorer {
         };
         self.judge(&before, &ran.found, disk);
         let report = &ran.report;
-        if !report.damage.is_empty() || !report.missing.is_empty() || !report.unknown.is_empty() {
+        if !report.damage.is_empty()
+            || (!report.missing.is_empty() && !before.holes)
+            || !report.unknown.is_empty()
+        {
             self.fail(
                 &before,
                 &format!("a crash was taken for damage: {report:?}"),
@@ -180,6 +186,7 @@ impl Explorer {
                             loss: *loss,
                             at,
                             session: ran.session.clone(),
+                            holes: before.holes || (self.setting.faults && ran.session.gave_up()),
                         },
                         0,
                     )

@@ -4,6 +4,7 @@
 //! was known about them before. Each batch after that carries the times, in calls to the disk, at which it was tried and
 //! at which its levels were confirmed. So one run answers for a crash at every call in it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One record: its stream, its position in the stream, its bytes.
@@ -12,6 +13,12 @@ pub struct Rec {
     pub topic: u64,
     pub offset: u64,
     pub body: Arc<[u8]>,
+}
+
+impl Rec {
+    pub fn name(&self) -> (u64, u64) {
+        (self.topic, self.offset)
+    }
 }
 
 impl std::fmt::Debug for Rec {
@@ -67,8 +74,6 @@ pub struct Entry {
     pub synced: u64,
     /// Its caller was told that it failed, so it may be there or not.
     pub failed: u64,
-    /// It was given up by retiring, so it may be there or not.
-    pub retired: u64,
 }
 
 impl Entry {
@@ -79,7 +84,6 @@ impl Entry {
             os: NEVER,
             synced: NEVER,
             failed: NEVER,
-            retired: NEVER,
         }
     }
 
@@ -96,13 +100,23 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Session {
     pub entries: Vec<Entry>,
+    /// Records that were given up, by retiring or rewriting, and when: from then on they may be there or not.
+    given_up: BTreeMap<Name, u64>,
+    /// Records whose removal was confirmed, and when: they must not come back.
+    gone: BTreeMap<Name, u64>,
+    /// When the order of records of different streams may first have changed.
+    reordered: Option<u64>,
 }
+
+/// Stream and position. Only where these are unique, records can be given up one by one.
+type Name = (u64, u64);
 
 impl Session {
     /// A session that begins with what opening exposed.
     pub fn opened_with(records: &[Rec]) -> Self {
         Self {
             entries: records.iter().cloned().map(Entry::exposed).collect(),
+            ..Self::default()
         }
     }
 
@@ -115,11 +129,35 @@ impl Session {
         }
     }
 
-    /// The first `n` entries are given up.
-    pub fn retire(&mut self, n: usize, now: u64) {
-        for entry in &mut self.entries[..n] {
-            entry.retired = entry.retired.min(now);
+    /// These records are given up from now on.
+    pub fn give_up(&mut self, records: &[Rec], now: u64) {
+        for record in records {
+            self.given_up.entry(record.name()).or_insert(now);
         }
+    }
+
+    /// The removal of these records was confirmed.
+    pub fn confirm_gone(&mut self, records: &[Rec], now: u64) {
+        self.gone
+            .extend(records.iter().map(|record| (record.name(), now)));
+    }
+
+    /// Rewriting keeps the order within a stream only.
+    pub fn may_reorder(&mut self, now: u64) {
+        self.reordered.get_or_insert(now);
+    }
+
+    /// Tells whether anything was given up: then there may be holes.
+    pub fn gave_up(&self) -> bool {
+        !self.given_up.is_empty()
+    }
+
+    fn may_miss(&self, at: At, record: &Rec) -> bool {
+        !self.given_up.is_empty()
+            && self
+                .given_up
+                .get(&record.name())
+                .is_some_and(|time| *time <= at.call)
     }
 
     /// Judges what an opening found after a crash: all that was promised, nothing else, in order, batches whole.
@@ -128,7 +166,17 @@ impl Session {
             Loss::Process => at.after(e.os.min(e.synced)),
             Loss::Power => at.after(e.synced),
         };
-        let may_miss = |e: &Entry| at.after(e.failed) || e.retired <= at.call;
+        let may_miss = |e: &Entry| {
+            at.after(e.failed) || (self.gave_up() && e.records.iter().all(|r| self.may_miss(at, r)))
+        };
+        if let Some(back) = found
+            .iter()
+            .find(|r| self.gone.get(&r.name()).is_some_and(|time| at.after(*time)))
+        {
+            return Err(format!(
+                "resurrected: {back:?} was removed, and that was confirmed"
+            ));
+        }
         let tried: Vec<&Entry> = self
             .entries
             .iter()
@@ -138,6 +186,10 @@ impl Session {
             .iter()
             .rposition(|e| promised(e) && !may_miss(e))
             .map_or(0, |i| i + 1);
+
+        if self.reordered.is_some_and(|time| time <= at.call) {
+            return self.judge_streams(at, &tried[..], must, found);
+        }
 
         // Every way to read `found` as tried entries, some that may miss left out, at once: the set of places reached.
         let mut reached = vec![false; tried.len() + 1];
@@ -179,6 +231,69 @@ impl Session {
                         .collect::<Vec<_>>()
                 ))
             }
+        }
+    }
+}
+
+impl Session {
+    /// As `judge`, when streams may have been drawn apart. The names of the records are unique here, and ascend.
+    fn judge_streams(
+        &self,
+        at: At,
+        tried: &[&Entry],
+        must: usize,
+        found: &[Rec],
+    ) -> Result<(), String> {
+        let by_name: BTreeMap<Name, &Rec> = found.iter().map(|r| (r.name(), r)).collect();
+        if by_name.len() != found.len() {
+            return Err("a record is there twice".to_owned());
+        }
+        let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+        for record in found {
+            if last
+                .insert(record.topic, record.offset)
+                .is_some_and(|before| before >= record.offset)
+            {
+                return Err(format!("reordered within a stream: {record:?}"));
+            }
+        }
+        let mut explained = 0;
+        let mut end = None;
+        for (index, entry) in tried.iter().enumerate() {
+            let here = entry
+                .records
+                .iter()
+                .filter(|r| by_name.get(&r.name()) == Some(r))
+                .count();
+            explained += here;
+            let needed = entry
+                .records
+                .iter()
+                .filter(|r| !self.may_miss(at, r))
+                .count();
+            let whole = entry
+                .records
+                .iter()
+                .all(|r| self.may_miss(at, r) || by_name.contains_key(&r.name()));
+            if whole && here >= needed && needed > 0 {
+                if let Some(missing) = end {
+                    return Err(format!("entry {index} is there and {missing} is not"));
+                }
+            } else if needed > 0 && here > 0 {
+                return Err(format!("half of entry {index}: {:?}", entry.records));
+            } else if needed > 0 && !at.after(entry.failed) {
+                end = end.or(Some(index));
+            }
+        }
+        if explained != found.len() {
+            return Err(format!(
+                "invented: {} records found, {explained} explained",
+                found.len()
+            ));
+        }
+        match end {
+            Some(end) if end < must => Err(format!("lost: {must} entries promised, {end} found")),
+            _ => Ok(()),
         }
     }
 }
@@ -262,8 +377,13 @@ mod tests {
         for found in [vec![rec(0), rec(3)], vec![rec(0), rec(1), rec(2), rec(3)]] {
             session.judge(At::END, Loss::Power, &found).unwrap();
         }
-        session.retire(1, 30);
+        session.give_up(&[rec(0)], 30);
         session.judge(At::END, Loss::Power, &[rec(3)]).unwrap();
         session.judge(At::END, Loss::Power, &[rec(0)]).unwrap_err();
+        session.confirm_gone(&[rec(0)], 31);
+        session.judge(At::END, Loss::Power, &[rec(3)]).unwrap();
+        session
+            .judge(At::END, Loss::Power, &[rec(0), rec(3)])
+            .unwrap_err();
     }
 }

@@ -47,6 +47,10 @@ pub enum Step {
     },
     Flush(Level),
     ReadAll,
+    /// Gives up the oldest segments, so many at most.
+    Retire(usize),
+    /// Rewrites the oldest sealed segments, so many at most, without the records whose position leaves this remainder.
+    Rewrite(usize, u64),
     Fault(Op, u64, Fault),
     Capacity(Option<u64>),
     Close,
@@ -152,7 +156,7 @@ impl Setting {
         let records = rng.pick(&[1, 1, 1, 2, 5]);
         let len = rng.pick(self.lens);
         let level = rng.pick(&[Level::Os, Level::Os, Level::Synced]);
-        match rng.below(16) {
+        match rng.below(18) {
             0..=8 => Step::Append {
                 records,
                 len,
@@ -166,6 +170,8 @@ impl Setting {
             11 => Step::Note { records, len },
             12..=13 => Step::Flush(level),
             14 => Step::ReadAll,
+            15 => Step::Retire(1 + rng.below(3) as usize),
+            16 => Step::Rewrite(1 + rng.below(4) as usize, rng.below(3)),
             _ if self.faults => Step::Capacity(None),
             _ => Step::Flush(Level::Synced),
         }
@@ -372,12 +378,58 @@ impl Run<'_> {
                 }
                 Err(e) => self.failed(&e),
             },
+            // Records that are all alike cannot be given up one by one.
+            Step::Retire(_) | Step::Rewrite(..) if self.style == Style::Identical => {}
+            Step::Retire(most) => self.retire(log, most),
+            Step::Rewrite(most, remainder) => self.rewrite(log, most, remainder),
             Step::Fault(op, nth, fault) => self.disk.fail(op, nth, fault),
             Step::Capacity(capacity) => {
                 let used = self.disk.used();
                 self.disk.set_capacity(capacity.map(|more| used + more));
             }
             Step::Close => {}
+        }
+    }
+
+    /// Gives up the oldest segments. From the first call on, their records may be missing; after the last, they are.
+    fn retire(&mut self, log: &Log, most: usize) {
+        let sealed: Vec<_> = log.segments().into_iter().filter(|s| s.is_sealed).collect();
+        for segment in sealed.into_iter().take(most) {
+            let Ok(before) = read_until(log, segment.to) else {
+                return;
+            };
+            self.session.give_up(&before, self.disk.calls());
+            match log.retire(segment.first) {
+                Ok(()) => self.session.confirm_gone(&before, self.disk.calls()),
+                Err(e) => return self.failed(&e),
+            }
+        }
+    }
+
+    /// Drops some of the records of the oldest segments.
+    fn rewrite(&mut self, log: &Log, most: usize, remainder: u64) {
+        let segments = log.segments();
+        let sealed: Vec<_> = segments.iter().filter(|s| s.is_sealed).take(most).collect();
+        let (Some(first), Some(last)) = (sealed.first(), sealed.last()) else {
+            return;
+        };
+        let Ok(before) = read_until(log, last.to) else {
+            return;
+        };
+        let is_dropped = |offset: u64| offset % 3 == remainder;
+        let dropped: Vec<Rec> = before
+            .into_iter()
+            .filter(|r| is_dropped(r.offset))
+            .collect();
+        self.session.give_up(&dropped, self.disk.calls());
+        self.session.may_reorder(self.disk.calls());
+        let range = first.first..last.last + 1;
+        match log.rewrite(range, |tag, _| !is_dropped(tag.offset), |_, _, _| {}) {
+            Ok(done) if done.after != done.before => {
+                self.session.confirm_gone(&dropped, self.disk.calls())
+            }
+            Ok(_) => {}
+            Err(e) => self.failed(&e),
         }
     }
 
@@ -472,7 +524,7 @@ impl Run<'_> {
         match error {
             LogError::Fenced { .. } => self.fenced = true,
             LogError::Full | LogError::Io { .. } => {}
-            LogError::TooLarge { .. } | LogError::Closed => {}
+            LogError::TooLarge { .. } | LogError::Closed | LogError::Gone { .. } => {}
             other => self.strange = Some(other.clone()),
         }
     }
@@ -517,6 +569,24 @@ fn borrow(records: &[Rec]) -> Vec<Record<'_>> {
         .iter()
         .map(|r| Record::new(r.topic, r.offset, &r.body))
         .collect()
+}
+
+/// Reads the records of the blocks before a position.
+fn read_until(log: &Log, until: Lsn) -> Result<Vec<Rec>, LogError> {
+    let mut reader = log.reader(log.range().0)?.until(until);
+    let mut found = Vec::new();
+    while let Some(item) = reader.next()? {
+        match item {
+            Item::Record(record) => found.push(Rec {
+                topic: record.tag.topic,
+                offset: record.tag.offset,
+                body: Arc::from(record.body),
+            }),
+            Item::Damage(damage) => return Err(LogError::Damaged(Box::new(damage))),
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 /// The position behind everything, to begin a reader at.
