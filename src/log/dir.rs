@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::error::LogError;
 use super::name::{self, Name, SegmentName};
 use super::vfs::{EntryKind, Open, Vfs, VfsFile, VfsLock};
+use super::window::read_around;
 
 /// Where the files of a log are, and the file system that has them.
 #[derive(Clone, Debug)]
@@ -170,16 +171,16 @@ impl Dir {
     }
 }
 
-/// Reads the first bytes of a file, fewer if it is shorter.
+/// Reads the first bytes of a file, fewer if it is shorter. A sector that cannot be read is zeros: all that is read here is
+/// there twice, or checked.
 pub(crate) fn read_front(file: &dyn VfsFile, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; limit];
     let mut filled = 0;
+    let mut unreadable = Vec::new();
     while filled < limit {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+        match read_around(file, &mut bytes[filled..], filled as u64, &mut unreadable)? {
+            0 => break,
+            n => filled += n,
         }
     }
     bytes.truncate(filled);

@@ -19,7 +19,7 @@ use super::report::{Cut, Damage, DamageKind, Missing, OpenReport};
 use super::scan::{self, Source};
 use super::tail::{self, Bad, Tail};
 use super::vfs::{Open, VfsFile};
-use super::window::Window;
+use super::window::{SECTOR, Window};
 use super::{crc, record::Lsn};
 
 /// A segment of the log.
@@ -40,6 +40,8 @@ pub(crate) enum Fate {
     Remove,
     /// Keep this many bytes of it aside, then remove it.
     KeepAside(u64),
+    /// Move it to the quarantine: it was replaced, but a part of it could not be read, and perhaps can be another time.
+    Move,
 }
 
 /// What recovery found.
@@ -54,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) tail: Option<Tail>,
     /// Whether one copy of the last header is not intact.
     has_torn_header: bool,
+    /// Whether parts of the last segment could not be read.
+    pub(crate) has_unreadable: bool,
     pub(crate) rest: Vec<(PathBuf, Fate)>,
     pub(crate) spares: Vec<u64>,
     pub(crate) epoch_seen: u64,
@@ -73,6 +77,7 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
         links: Vec::new(),
         tail: None,
         has_torn_header: false,
+        has_unreadable: false,
         rest: listing
             .temporary
             .iter()
@@ -367,7 +372,9 @@ impl Plan {
         let fate = self.judge(dir, file)?;
         let rebuilt = match fate {
             Fate::Remove => None,
-            Fate::KeepAside(_) => self.header_from_blocks(dir, file, successor, older)?,
+            Fate::KeepAside(_) | Fate::Move => {
+                self.header_from_blocks(dir, file, successor, older)?
+            }
         };
         if rebuilt.is_none() {
             if successor.is_some_and(|next| next.predecessor == file.name.last) {
@@ -464,7 +471,21 @@ impl Plan {
         let found = tail::scan_tail(&source, &mut window, |bad| {
             OpenReport::push(&mut damage, &mut omitted, damage_of(bad, last));
         });
-        let tail = found.map_err(read)?;
+        let mut tail = found.map_err(read)?;
+        for sector in window.unreadable() {
+            let header = &last.header;
+            let lsn = |at: u64| Lsn(header.lsn_of(at.max(u64::from(header.header_bytes))));
+            self.report.add_damage(Damage {
+                kind: DamageKind::Unreadable,
+                file: last.path.clone(),
+                position: *sector,
+                len: SECTOR,
+                from: lsn(*sector),
+                to: lsn(sector + SECTOR),
+            });
+            tail.damaged = true;
+        }
+        self.has_unreadable = !window.unreadable().is_empty();
         if self.has_torn_header && (tail.clean || tail.proven.lsn > last.header.base) {
             self.report_header(&last.path, &last.header, DamageKind::HeaderCopy);
         }

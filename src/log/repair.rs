@@ -85,7 +85,12 @@ pub(crate) fn repair(
         if let Some(old) = plan.links.pop() {
             let is_kept = plan.report.kept.contains(&old.path);
             if !is_kept {
-                plan.rest.push((old.path, Fate::Remove));
+                let fate = if plan.has_unreadable {
+                    Fate::Move
+                } else {
+                    Fate::Remove
+                };
+                plan.rest.push((old.path, fate));
             }
         }
     } else if let Some(last) = plan.links.last_mut() {
@@ -184,7 +189,7 @@ fn keep_aside(dir: &Dir, plan: &mut Plan) {
     }
     wanted.extend(plan.rest.iter().filter_map(|(path, fate)| match fate {
         Fate::KeepAside(len) => Some((path.clone(), 0, *len)),
-        Fate::Remove => None,
+        Fate::Remove | Fate::Move => None,
     }));
     for (path, from, len) in wanted {
         let report = &mut plan.report;
@@ -468,11 +473,30 @@ impl Output<'_> {
     }
 }
 
+fn move_aside(dir: &Dir, path: &Path) -> Result<PathBuf, LogError> {
+    dir.make_quarantine()?;
+    let name = path.file_name().unwrap_or_default();
+    let target = dir.quarantine.join(name);
+    dir.rename(path, &target)?;
+    dir.sync(&dir.quarantine)?;
+    Ok(target)
+}
+
 /// Removes files that are dead, and spares that are more than enough.
 fn remove_dead(dir: &Dir, plan: &mut Plan, options: &LogOptions) -> Result<(), LogError> {
     let mut is_changed = false;
-    for (path, _) in plan.rest.drain(..) {
-        dir.unlink(&path)?;
+    for (path, fate) in plan.rest.drain(..) {
+        match fate {
+            Fate::Move => {
+                let moved = move_aside(dir, &path)?;
+                OpenReport::push(
+                    &mut plan.report.quarantined,
+                    &mut plan.report.omitted,
+                    moved,
+                );
+            }
+            Fate::Remove | Fate::KeepAside(_) => dir.unlink(&path)?,
+        }
         is_changed = true;
     }
     let mut kept: Option<u64> = None;

@@ -139,6 +139,9 @@ pub enum DamageKind {
     Header,
     /// One of the two copies of the log's identity, or both; it was taken from elsewhere. No record is lost.
     Meta,
+    /// A sector that the device will not give. What it held is zeros to the log; records that are lost by it are named by
+    /// themselves.
+    Unreadable,
     /// Blocks that are whole but do not continue what is before them.
     Chain,
 }
@@ -153,6 +156,7 @@ impl fmt::Display for Damage {
             DamageKind::HeaderCopy => write!(f, "one copy of a segment header is damaged")?,
             DamageKind::Header => write!(f, "a segment header is damaged")?,
             DamageKind::Meta => write!(f, "the identity of the log is damaged")?,
+            DamageKind::Unreadable => write!(f, "a sector cannot be read")?,
             DamageKind::Chain => write!(f, "blocks from {} on do not continue the log", self.from)?,
         }
         write!(

@@ -17,6 +17,7 @@ pub(crate) struct Window {
     /// How many bytes of the buffer are from the file.
     filled: usize,
     read: u64,
+    unreadable: Vec<u64>,
 }
 
 impl Window {
@@ -26,12 +27,19 @@ impl Window {
             start: 0,
             filled: 0,
             read: 0,
+            unreadable: Vec::new(),
         }
     }
 
     /// Forgets what was read: the next bytes come from another file, or may have changed.
     pub(crate) fn reset(&mut self) {
         self.filled = 0;
+        self.unreadable.clear();
+    }
+
+    /// Where sectors began that could not be read, in files read since the last reset.
+    pub(crate) fn unreadable(&self) -> &[u64] {
+        &self.unreadable
     }
 
     /// How many bytes were read from files.
@@ -100,26 +108,87 @@ impl Window {
         let Some(buffer) = Arc::get_mut(&mut self.buffer) else {
             return Ok(()); // nobody else has it: it was just made, or just found to be ours alone
         };
-        while self.filled < size {
-            match file.read_at(
+        while self.filled < want {
+            let at = position + self.filled as u64;
+            let n = read_around(
+                file,
                 &mut buffer[self.filled..size],
-                position + self.filled as u64,
-            ) {
-                Ok(0) => break,
-                Ok(n) => {
-                    self.filled += n;
-                    self.read += n as u64;
-                    if self.filled >= want {
-                        break;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                at,
+                &mut self.unreadable,
+            )?;
+            if n == 0 {
+                break;
             }
+            self.filled += n;
+            self.read += n as u64;
         }
         Ok(())
     }
 }
 
+/// Reads once. If the device fails, reads sector by sector, and takes for zeros what it will not give: the checksums over
+/// it say what is lost by that, and everything else is served.
+///
+/// Returns zero at the end of the file only. Positions of sectors that could not be read are added to `unreadable`.
+pub(crate) fn read_around(
+    file: &dyn VfsFile,
+    buffer: &mut [u8],
+    position: u64,
+    unreadable: &mut Vec<u64>,
+) -> io::Result<usize> {
+    let error = loop {
+        match file.read_at(buffer, position) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => break e,
+            read => return read,
+        }
+    };
+    let mut filled = 0;
+    let mut lost = Vec::new();
+    while filled < buffer.len() {
+        let at = position + filled as u64;
+        let in_sector = (SECTOR - at % SECTOR).min((buffer.len() - filled) as u64) as usize;
+        let part = &mut buffer[filled..filled + in_sector];
+        match read_sector(file, part, at) {
+            Some(0) => break,
+            Some(n) => filled += n,
+            None => {
+                part.fill(0);
+                lost.push(at - at % SECTOR);
+                filled += in_sector;
+            }
+        }
+    }
+    if lost.len() as u64 * SECTOR > MOST_UNREADABLE {
+        return Err(error); // not a few bad places, but a device that is gone
+    }
+    for sector in lost {
+        if unreadable.len() < MAX_NAMED && !unreadable.contains(&sector) {
+            unreadable.push(sector);
+        }
+    }
+    Ok(filled)
+}
+
+/// Reads within one sector, more than once if need be. `None` if the device will not give it.
+fn read_sector(file: &dyn VfsFile, part: &mut [u8], position: u64) -> Option<usize> {
+    let mut failures = 0;
+    while failures < ATTEMPTS {
+        match file.read_at(part, position) {
+            Ok(n) => return Some(n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => failures += 1,
+        }
+    }
+    None
+}
+
 /// How much is read at once: small enough to stay in the second-level cache until it is checked.
 const CHUNK: usize = 256 << 10;
+/// The unit in which devices lose data.
+pub(crate) const SECTOR: u64 = 512;
+/// How often a sector is tried before it is given up.
+const ATTEMPTS: u32 = 3;
+/// More than this in one place is a device that does not answer at all.
+const MOST_UNREADABLE: u64 = 128 << 10;
+const MAX_NAMED: usize = 1024;
