@@ -240,7 +240,7 @@ impl Plan {
                         self.report_header(&file.path, &header, DamageKind::HeaderCopy);
                     }
                     // A last header may be torn like any write. It was promised if anything behind it was.
-                    self.has_torn_header = copies != Copies::Both && successor.is_none();
+                    self.has_torn_header |= copies != Copies::Both && successor.is_none();
                     header
                 }
                 _ => match self.rebuild_header(dir, &file, successor.as_ref(), &files)? {
@@ -377,8 +377,17 @@ impl Plan {
             }
         };
         if rebuilt.is_none() {
-            if successor.is_some_and(|next| next.predecessor == file.name.last) {
-                // It was promised whole, and nothing of it is left: `missing` will name it. Never removed.
+            if let Some(next) = successor.filter(|next| next.predecessor == file.name.last) {
+                // It was promised whole, and nothing of it can be placed. Never removed.
+                let before = older.iter().rev().find_map(|f| f.header());
+                self.report.add_damage(Damage {
+                    kind: DamageKind::Header,
+                    file: file.path.clone(),
+                    position: 0,
+                    len: header::MIN_BYTES as u64,
+                    from: Lsn(before.map_or(0, |header| header.base)),
+                    to: Lsn(next.base),
+                });
                 OpenReport::push(
                     &mut self.report.kept,
                     &mut self.report.omitted,
