@@ -167,6 +167,7 @@ fn no_space_at_any_write_loses_nothing_and_passes() {
                 kept,
                 "{op:?} {k}: while open"
             );
+            disk.heal();
             log.flush(Level::Synced).unwrap();
             disk.power_cut(k);
             assert_eq!(

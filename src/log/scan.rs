@@ -180,6 +180,16 @@ pub(crate) fn first_block(
     let mut position = u64::from(Header::bytes_for(align));
     while position < limit {
         let bytes = window.fetch(file, position, HEAD, limit)?;
+        if bytes.len() < HEAD {
+            return Ok(None);
+        }
+        let Some(skip) = find_magic(bytes, align as usize) else {
+            // Every place whose magic is at hand was looked at.
+            position += (bytes.len() as u64 - 4) / align * align + align;
+            continue;
+        };
+        position += skip as u64;
+        let bytes = window.fetch(file, position, HEAD, limit)?;
         if let Some(head) = Head::parse(bytes).filter(|head| head.segment == segment) {
             let front = window.fetch(file, position, head.front(), limit)?;
             if front

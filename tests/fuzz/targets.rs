@@ -3,9 +3,11 @@
 //! Each function panics if something passes that must not, and otherwise says nothing: an input is anything.
 #![allow(dead_code, reason = "each target uses its own part of this")]
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use ringmq::log::sim::{Fault, Op, SimDisk};
+use ringmq::log::vfs::{Open, Vfs};
 use ringmq::log::{Background, Item, Level, Log, LogOptions, OnDamage, Record, Verify, probe};
 
 const DIR: &str = "data";
@@ -77,9 +79,9 @@ pub fn log_directory(data: &[u8]) {
             1 => _ = disk.truncate(file, at),
             2 => _ = disk.truncate(file, at << op[5] % 46),
             3 => _ = disk.remove(file),
-            4 => disk.put(other, &disk.read(file).unwrap_or_default()),
+            4 => disk.put(other, &content(&disk, file).unwrap_or_default()),
             5 => {
-                let mut bytes = disk.read(file).unwrap_or_default();
+                let mut bytes = content(&disk, file).unwrap_or_default();
                 if bytes.len() < 1 << 20 {
                     edit(&mut bytes, &[op[3], op[4], 1, op[5]]);
                     probe::seal(&mut bytes, base.log_id);
@@ -96,7 +98,7 @@ pub fn log_directory(data: &[u8]) {
                         ["0", "1", "f", "-", ".", "7"][op[5] as usize % 6],
                     );
                 }
-                let content = disk.read(other).unwrap_or_default();
+                let content = content(&disk, other).unwrap_or_default();
                 disk.put(
                     file.with_file_name(name),
                     &content[..content.len().min(1 << 20)],
@@ -104,10 +106,10 @@ pub fn log_directory(data: &[u8]) {
             }
             _ => {
                 let n = u64::from(op[5]) * 8;
-                let bytes = disk.read(other).unwrap_or_default();
+                let bytes = content(&disk, other).unwrap_or_default();
                 let from = (at as usize).min(bytes.len());
                 let part = bytes[from..bytes.len().min(from + n as usize)].to_vec();
-                let mut target = disk.read(file).unwrap_or_default();
+                let mut target = content(&disk, file).unwrap_or_default();
                 target.truncate(1 << 20);
                 target.extend_from_slice(&part);
                 disk.put(file, &target);
@@ -115,6 +117,12 @@ pub fn log_directory(data: &[u8]) {
         }
     }
     visit(&disk, choice & 2 == 2);
+}
+
+/// What is in a file; nothing when there is none, or one so large that no test should hold it.
+fn content(disk: &SimDisk, path: &Path) -> Option<Vec<u8>> {
+    let len = disk.open(path, Open::Read).ok()?.len().ok()?;
+    (len <= 1 << 20).then(|| disk.read(path)).flatten()
 }
 
 /// Opens what is there, in both ways, reads it, writes to it, and opens it once more.
