@@ -109,6 +109,7 @@ mod options;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod probe;
+mod queue;
 mod reader;
 mod receipt;
 mod record;
@@ -137,8 +138,8 @@ pub use self::receipt::{Append, Receipt};
 pub use self::record::{Level, Location, Lsn, Placed, Record, Tag};
 pub use self::report::{Cut, Damage, DamageKind, Missing, OpenReport, Reappended};
 
-use self::commit::{Input, Order, Ticket};
 use self::group::Class;
+use self::queue::{Input, Order, Ticket};
 use self::shared::Shared;
 use self::vfs::Vfs;
 use crate::sync::{Ordering, thread};

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::batch::Batch;
-use super::commit::{Input, Order, Ticket, Turned};
 use super::error::LogError;
 use super::group::Class;
+use super::queue::{Input, Order, Ticket, Turned};
 use super::record::{Level, Placed};
 use super::shared::Shared;
 use crate::sync::Arc;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::batch::Batch;
 use super::block;
-use super::commit::{Gate, Input, Order};
 use super::crc;
 use super::dir::Dir;
 use super::error::LogError;
 use super::group::Class;
 use super::name;
 use super::options::{Background, LogOptions};
+use super::queue::{Gate, Input, Order};
 use super::record::{Level, Location, Lsn, Tag};
 use super::report::{Damage, DamageKind};
 use super::segment::Table;
