@@ -89,8 +89,7 @@ impl Shared {
             self.visible.fetch_max(written.end, Ordering::AcqRel);
         }
         for (group, outcome) in groups.iter_mut().zip(written.outcomes) {
-            let outcome = outcome.and_then(|block| synced.clone().map(|()| block));
-            self.complete(group, outcome, written.generation, level);
+            self.complete(group, outcome, &synced, written.generation, level);
         }
         drop(publish);
         std::mem::forget(unwinding);
@@ -151,20 +150,14 @@ impl Shared {
         }
     }
 
-    /// Tells hooks, and those who asked for no more than that, that the bytes are with the operating system.
+    /// Tells hooks that the bytes are with the operating system, and those who asked for no more than that.
     fn written(&self, group: &mut Group, block: (Lsn, Lsn), generation: u32, round: Level) {
-        each_part(group, block, generation, |part, reached| {
-            if let Some(hook) = &mut part.hook {
+        each_part(group, block, generation, |part, outcome| {
+            if let (Some(hook), Ok(reached)) = (&mut part.hook, outcome) {
                 hook.written(reached);
-                if part.level == Level::Os {
-                    hook.done(Ok(reached));
-                    part.hook = None;
-                }
             }
         });
-        let is_mixed =
-            round == Level::Synced && group.parts.iter().any(|part| part.level == Level::Os);
-        if is_mixed {
+        if group.is_mixed(round) {
             let refused = refusals(group);
             group.done.update(|progress| {
                 progress.block = Some(block);
@@ -174,40 +167,46 @@ impl Shared {
         }
     }
 
-    /// Tells hooks and receipts how it ended.
+    /// Tells hooks and receipts how it ended: first the write, then the sync if there was one.
     fn complete(
         &self,
         group: &mut Group,
-        outcome: Result<(Lsn, Lsn), LogError>,
+        written: Result<(Lsn, Lsn), LogError>,
+        synced: &Result<(), LogError>,
         generation: u32,
         level: Level,
     ) {
         let refused = refusals(group);
-        for part in &mut group.parts {
-            let error = part.refused.as_ref().or(outcome.as_ref().err());
-            if let (Some(error), Some(hook)) = (error, &mut part.hook) {
-                hook.done(Err(error));
-                part.hook = None;
-            }
-        }
-        match outcome {
-            Ok(block) => {
-                each_part(group, block, generation, |part, reached| {
+        let block = match written {
+            Ok(block) => block,
+            Err(error) => {
+                for part in &mut group.parts {
                     if let Some(mut hook) = part.hook.take() {
-                        hook.done(Ok(reached));
+                        hook.done(Err(part.refused.as_ref().unwrap_or(&error)));
                     }
-                });
+                }
                 group.done.update(|progress| {
-                    progress.block = Some(block);
-                    progress.reached = Some(level);
                     progress.refused = refused;
+                    progress.failed = Some(error);
                 });
+                return;
             }
-            Err(error) => group.done.update(|progress| {
-                progress.refused = refused;
-                progress.failed = Some(error);
-            }),
-        }
+        };
+        each_part(group, block, generation, |part, outcome| {
+            let Some(mut hook) = part.hook.take() else {
+                return;
+            };
+            match (outcome, synced) {
+                (Ok(_), Err(error)) if part.level == Level::Synced => hook.done(Err(error)),
+                (outcome, _) => hook.done(outcome),
+            }
+        });
+        group.done.update(|progress| {
+            progress.block = Some(block);
+            progress.refused = refused;
+            progress.failed = synced.clone().err();
+            progress.reached = Some(if synced.is_ok() { level } else { Level::Os });
+        });
     }
 
     /// Tells whether appending that found no space should wait for it.
@@ -229,18 +228,21 @@ struct Written {
 impl Group {
     /// Tells whether anybody wants to know of the write before the round is complete.
     fn tells_of_writes(&self, round: Level) -> bool {
-        let is_mixed =
-            round == Level::Synced && self.parts.iter().any(|part| part.level == Level::Os);
-        is_mixed || self.parts.iter().any(|part| part.hook.is_some())
+        self.is_mixed(round) || self.parts.iter().any(|part| part.hook.is_some())
+    }
+
+    /// Tells whether some are content before others.
+    fn is_mixed(&self, round: Level) -> bool {
+        round == Level::Synced && self.parts.iter().any(|part| part.level == Level::Os)
     }
 }
 
-/// Shows each part that was written where it is.
+/// Shows each part where it is, or why it is nowhere, in the order of the log.
 fn each_part(
     group: &mut Group,
     (lsn, end): (Lsn, Lsn),
     generation: u32,
-    mut show: impl FnMut(&mut Part, &Reached<'_>),
+    mut show: impl FnMut(&mut Part, Result<&Reached<'_>, &LogError>),
 ) {
     if group.parts.iter().all(|part| part.hook.is_none()) {
         return;
@@ -249,7 +251,11 @@ fn each_part(
     let front = block::front(entries.len(), block::count_runs(entries)) as u64;
     let mut first = 0;
     let mut body = lsn.0 + front;
-    for part in group.parts.iter_mut().filter(|part| part.refused.is_none()) {
+    for part in &mut group.parts {
+        if let Some(error) = part.refused.clone() {
+            show(part, Err(&error));
+            continue;
+        }
         let reached = Reached {
             placed: Placed {
                 lsn,
@@ -261,9 +267,9 @@ fn each_part(
             body: Lsn(body),
             generation,
         };
-        show(part, &reached);
         first += part.records;
         body += part.bytes as u64;
+        show(part, Ok(&reached));
     }
 }
 

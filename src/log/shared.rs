@@ -27,9 +27,10 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
 /// ```text
 /// lock       held while                                  then taken
 /// gate       batches are added, the role changes hands   nothing
-/// writer     a leader writes                             syncing, spares, table, gate (to fence)
+/// writer     a leader writes                             syncing, spares, table, fence
 /// publish    a leader completes its groups               syncing, gate
-/// syncing    one sync runs                               gate (to fence)
+/// syncing    one sync runs                               fence
+/// fence      it is looked at, or raised                  nothing
 /// ```
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -46,7 +47,12 @@ pub(crate) struct Shared {
     pub(crate) room: Condvar,
     /// Held by a leader from its last write until its groups are complete: completion follows the order of the log.
     pub(crate) publish: Mutex<()>,
-    pub(crate) syncing: Mutex<Syncing>,
+    pub(crate) syncing: Mutex<()>,
+    /// Why nothing may be written any more. Set while `syncing` is held if a sync failed, so that the next one knows; read
+    /// by leaders, who must not wait for a sync to learn that there is no fence.
+    fence: Mutex<Option<Arc<str>>>,
+    /// How long a sync takes on average, in nanoseconds. Written under `syncing`.
+    mean_sync_nanos: AtomicU64,
     /// What a sync would make durable: the active file and the end of what is in it. Written by leaders.
     pub(crate) tip: Mutex<Tip>,
     /// LSN up to which a sync has returned Ok. Written under `syncing`, only grows.
@@ -78,13 +84,6 @@ pub(crate) struct Tip {
     pub(crate) lsn: u64,
 }
 
-/// The state of syncing, and the lock that makes it one at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Syncing {
-    fenced: Option<Arc<str>>,
-    mean: Duration,
-}
-
 /// What a log is made of when it is opened.
 pub(crate) struct Parts {
     pub(crate) dir: Dir,
@@ -113,7 +112,9 @@ impl Shared {
             gate: Mutex::new(Gate::new()),
             room: Condvar::new(),
             publish: Mutex::new(()),
-            syncing: Mutex::new(Syncing::default()),
+            syncing: Mutex::new(()),
+            fence: Mutex::new(None),
+            mean_sync_nanos: AtomicU64::new(0),
             tip: Mutex::new(parts.tip),
             durable: AtomicU64::new(end),
             visible: AtomicU64::new(end),
@@ -144,11 +145,9 @@ impl Shared {
         path: &Path,
         upto: u64,
     ) -> Result<(), LogError> {
-        let mut syncing = self.syncing.lock();
-        if let Some(cause) = &syncing.fenced {
-            return Err(LogError::Fenced {
-                cause: Arc::clone(cause),
-            });
+        let syncing = self.syncing.lock();
+        if let Some(error) = self.fenced() {
+            return Err(error);
         }
         if self.durable.load(Ordering::Acquire) >= upto {
             return Ok(());
@@ -156,20 +155,19 @@ impl Shared {
         let start = Instant::now();
         if let Err(e) = file.sync_data() {
             let error = LogError::io("sync", path, e);
-            let cause = describe(&error);
-            syncing.fenced = Some(Arc::clone(&cause));
+            let cause = self.raise_fence(&error);
             drop(syncing);
             self.fail_all(&cause);
             return Err(LogError::Fenced { cause });
         }
         self.durable.fetch_max(upto, Ordering::AcqRel);
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        let took = start.elapsed().min(Duration::from_millis(100));
-        syncing.mean = if syncing.mean.is_zero() {
-            took
-        } else {
-            (syncing.mean * 7 + took) / 8
+        let took = start.elapsed().as_nanos().min(100_000_000) as u64;
+        let mean = match self.mean_sync_nanos.load(Ordering::Relaxed) {
+            0 => took,
+            mean => (mean * 7 + took) / 8,
         };
+        self.mean_sync_nanos.store(mean, Ordering::Relaxed);
         Ok(())
     }
 
@@ -186,9 +184,7 @@ impl Shared {
     }
 
     pub(crate) fn mean_sync(&self) -> Duration {
-        self.syncing
-            .try_lock()
-            .map_or(Duration::ZERO, |syncing| syncing.mean)
+        Duration::from_nanos(self.mean_sync_nanos.load(Ordering::Relaxed))
     }
 
     /// How many bytes were written and not synced.
@@ -201,12 +197,14 @@ impl Shared {
 
     /// Lets nothing more be written or promised, because something failed whose extent nobody knows.
     pub(crate) fn fence(&self, error: &LogError) -> LogError {
-        let cause = {
-            let mut syncing = self.syncing.lock();
-            Arc::clone(syncing.fenced.get_or_insert_with(|| describe(error)))
-        };
+        let cause = self.raise_fence(error);
         self.fail_all(&cause);
         LogError::Fenced { cause }
+    }
+
+    fn raise_fence(&self, error: &LogError) -> Arc<str> {
+        let mut fence = self.fence.lock();
+        Arc::clone(fence.get_or_insert_with(|| describe(error)))
     }
 
     /// Looks whether the lock is still one: a file of that name that somebody else made has a lock of its own.
@@ -222,7 +220,7 @@ impl Shared {
 
     /// The fence, if it is up.
     pub(crate) fn fenced(&self) -> Option<LogError> {
-        let cause = self.syncing.lock().fenced.clone()?;
+        let cause = self.fence.lock().clone()?;
         Some(LogError::Fenced { cause })
     }
 

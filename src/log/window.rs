@@ -159,7 +159,8 @@ pub(crate) fn read_around(
             }
         }
     }
-    if lost.len() as u64 * SECTOR > MOST_UNREADABLE {
+    let is_all = lost.len() >= ALL_UNREADABLE && lost.len() as u64 * SECTOR >= filled as u64;
+    if is_all || lost.len() as u64 * SECTOR > MOST_UNREADABLE {
         return Err(error); // not a few bad places, but a device that is gone
     }
     for sector in lost {
@@ -191,4 +192,6 @@ pub(crate) const SECTOR: u64 = 512;
 const ATTEMPTS: u32 = 3;
 /// More than this in one place is a device that does not answer at all.
 const MOST_UNREADABLE: u64 = 128 << 10;
+/// Nor is one that gives nothing at all of a piece of this many sectors.
+const ALL_UNREADABLE: usize = 8;
 const MAX_NAMED: usize = 1024;
