@@ -491,3 +491,80 @@ fn handles_can_be_sent_and_shared() {
     sync::<LogError>();
     send::<LogError>();
 }
+
+#[test]
+fn everybody_gets_an_answer_however_they_wait() {
+    let disk = SimDisk::new(14);
+    let options = LogOptions::new()
+        .segment_bytes(16 << 10, 64 << 10)
+        .queue_bytes(8 << 10)
+        .block_bytes(1024);
+    let (log, _) = open(&disk, options);
+    thread::scope(|scope| {
+        for topic in 0..8u64 {
+            let log = &log;
+            scope.spawn(move || {
+                let mut state = topic + 1;
+                let mut batch = Batch::new();
+                for offset in 0..400 {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let body = vec![topic as u8; (state >> 56) as usize];
+                    let level = if state & (1 << 40) == 0 {
+                        Level::Os
+                    } else {
+                        Level::Synced
+                    };
+                    let tag = Tag {
+                        topic,
+                        offset,
+                        ..Tag::default()
+                    };
+                    match (state >> 33) % 6 {
+                        0 => drop(
+                            log.append(&[Record { tag, body: &body }], level)
+                                .expect("appended"),
+                        ),
+                        1 => drop(
+                            log.submit(&[Record { tag, body: &body }], level)
+                                .expect("handed over"),
+                        ),
+                        2 => {
+                            let receipt = log
+                                .submit(&[Record { tag, body: &body }], level)
+                                .expect("handed over");
+                            receipt.wait().expect("reached");
+                        }
+                        3 => {
+                            batch.push(tag, &body).expect("small");
+                            block_on(log.append_async(&mut batch, level)).expect("reached");
+                        }
+                        4 => {
+                            batch.push(tag, &body).expect("small");
+                            log.note(&mut batch, None).expect("handed over");
+                        }
+                        _ => {
+                            batch.push(tag, &body).expect("small");
+                            let receipt = log
+                                .submit_batch(&mut batch, level, None)
+                                .expect("handed over");
+                            block_on(receipt).expect("reached");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    log.close().expect("closed");
+    let (log, report) = open(&disk, LogOptions::new());
+    assert!(report.clean && report.damage.is_empty(), "{report:?}");
+    let found = records(&log);
+    for topic in 0..8 {
+        let offsets = found
+            .iter()
+            .filter(|record| record.0 == topic)
+            .map(|record| record.1);
+        assert!(offsets.eq(0..400), "topic {topic}");
+    }
+}

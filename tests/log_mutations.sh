@@ -13,7 +13,10 @@ trap 'rm -rf "$copy"' EXIT
 CARGO_TARGET_DIR=${MUTATIONS_TARGET_DIR:-$here/target/mutations}
 export CARGO_TARGET_DIR
 : "${CRASH_STATES:=20000}"
-export CRASH_STATES
+# Compiling counts for more than running here: most rules fall within seconds.
+: "${CARGO_PROFILE_TEST_OPT_LEVEL:=0}"
+: "${CARGO_PROFILE_TEST_DEBUG:=0}"
+export CRASH_STATES CARGO_PROFILE_TEST_OPT_LEVEL CARGO_PROFILE_TEST_DEBUG
 missed=0
 chosen=$*
 
@@ -49,7 +52,8 @@ mutate() {
             missed=$((missed + 1))
             return
         fi
-        echo "caught   $rule ($what) by $test: $(grep -m1 -oE 'CRASH_SEED=[0-9]+: [^:]{1,60}|panicked at [^ ]+' "$copy/out")"
+        how=$(grep -m1 -oE 'CRASH_SEED=[0-9]+: .{1,90}' "$copy/out" || grep -m1 -A1 'panicked at' "$copy/out" | tail -1 | cut -c1-100)
+        echo "caught   $rule ($what) by $test: $how"
         return
     done
     echo "MISSED   $rule: $what, and no test fails"
