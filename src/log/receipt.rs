@@ -82,13 +82,11 @@ impl Future for Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        let waker = self
-            .ticket
-            .done
-            .state
-            .lock()
-            .unregister(self.ticket.share.part);
-        drop(waker); // code of the user, outside the lock
+        if self.is_registered {
+            let ticket = self.ticket.share.ticket;
+            let waker = self.ticket.done.state.lock().unregister(ticket);
+            drop(waker); // code of the user, outside the lock
+        }
     }
 }
 
