@@ -150,6 +150,8 @@ mod delivery;
 mod environment;
 mod error;
 mod events;
+#[cfg(all(feature = "disk", not(ringmq_loom)))]
+pub mod log;
 mod message;
 #[cfg(all(test, ringmq_loom))]
 mod models;

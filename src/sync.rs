@@ -17,10 +17,48 @@ pub(crate) mod plain {
 mod imp {
     pub(crate) use crossbeam_utils::CachePadded;
     pub(crate) use parking_lot::Mutex;
+    #[cfg(feature = "disk")]
+    pub(crate) use parking_lot::MutexGuard;
     pub(crate) use std::hint::spin_loop;
+    #[cfg(feature = "disk")]
+    pub(crate) use std::sync::atomic::AtomicBool;
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::thread;
     pub(crate) use std::thread::{park_timeout, yield_now};
+
+    /// A condition to wait for under a lock, with the shape of the one in `std`: the guard goes in and comes out.
+    #[cfg(feature = "disk")]
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(parking_lot::Condvar);
+
+    #[cfg(feature = "disk")]
+    impl Condvar {
+        pub(crate) const fn new() -> Self {
+            Self(parking_lot::Condvar::new())
+        }
+
+        pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.0.wait(&mut guard);
+            guard
+        }
+
+        pub(crate) fn wait_until<'a, T>(
+            &self,
+            mut guard: MutexGuard<'a, T>,
+            deadline: std::time::Instant,
+        ) -> MutexGuard<'a, T> {
+            self.0.wait_until(&mut guard, deadline);
+            guard
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
 
     /// A cell that is reached through closures, the shape that the model checker needs to see each access.
     #[derive(Debug)]

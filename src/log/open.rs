@@ -1,0 +1,168 @@
+//! Opening a log: look, decide, repair, and put the parts together.
+#![forbid(unsafe_code)]
+
+use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
+
+use super::block;
+use super::dir::Dir;
+use super::error::LogError;
+use super::name;
+use super::options::{Access, Background, LogOptions, OnDamage, Prewrite, Verify};
+use super::recover::{self, Plan};
+use super::repair;
+use super::report::OpenReport;
+use super::segment::{Segment, Table};
+use super::shared::{Parts, Shared, Tip};
+use super::spare::Spares;
+use super::vfs::{Open, Vfs};
+use super::worker;
+use super::writer::Writer;
+use crate::sync::{Arc, thread};
+
+/// A log that was just opened.
+pub(crate) struct OpenedLog {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) worker: Option<thread::JoinHandle<()>>,
+    pub(crate) report: OpenReport,
+}
+
+pub(crate) fn open(
+    vfs: Arc<dyn Vfs>,
+    root: &Path,
+    options: LogOptions,
+) -> Result<OpenedLog, LogError> {
+    options.validate()?;
+    let dir = Dir::new(vfs, root);
+    match options.access {
+        Access::Read => open_to_read(dir, options),
+        Access::Write => open_to_write(dir, options),
+    }
+}
+
+fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
+    dir.make()?;
+    let lock = dir.lock()?;
+    let mut plan = look(&dir, &options)?;
+    let salt = options.seed.unwrap_or_else(random);
+    let fresh = repair::repair(&dir, &mut plan, &options, salt)?;
+    let active = Arc::new(Segment::active(&fresh.link, Arc::clone(&fresh.file)));
+    let mut segments: Vec<_> = plan
+        .links
+        .iter()
+        .map(|link| Arc::new(Segment::new(link)))
+        .collect();
+    segments.push(Arc::clone(&active));
+    let spares = Spares::new(plan.next_spare);
+    for number in plan.spares.drain(..) {
+        spares.adopt(&dir, number)?;
+    }
+    let report = plan.report;
+    let can_prewrite = options.prewrite == Prewrite::Auto && !dir.vfs.copies_on_write(&dir.log);
+    let has_thread = options.background == Background::Thread;
+    let shared = Arc::new(Shared::new(Parts {
+        log_id: report.log_id,
+        epoch: report.epoch,
+        table: Table::new(dir.clone(), segments),
+        writer: Some(Writer::new(&fresh, active, plan.next_number)),
+        tip: Tip {
+            file: fresh.file,
+            path: fresh.link.path,
+            lsn: fresh.end.lsn,
+        },
+        spares,
+        lock: Some(lock),
+        can_prewrite,
+        dir,
+        options,
+    }));
+    let worker = has_thread.then(|| worker::start(&shared)).transpose()?;
+    Ok(OpenedLog {
+        shared,
+        worker,
+        report,
+    })
+}
+
+fn open_to_read(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
+    let mut attempts = 0;
+    let (plan, tip) = loop {
+        let looked = look(&dir, &options).and_then(|plan| tip(&dir, &plan).map(|tip| (plan, tip)));
+        match looked {
+            Ok((plan, Some(tip))) => break (plan, tip),
+            Ok((_, None)) => return Err(LogError::NotFound { path: dir.root }),
+            // A writer at work beside this reader removes and renames files while they are looked at.
+            Err(LogError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound && attempts < READ_ATTEMPTS =>
+            {
+                attempts += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let segments = plan
+        .links
+        .iter()
+        .map(|link| Arc::new(Segment::new(link)))
+        .collect();
+    let shared = Arc::new(Shared::new(Parts {
+        log_id: plan.report.log_id,
+        epoch: 0,
+        table: Table::new(dir.clone(), segments),
+        writer: None,
+        tip,
+        spares: Spares::new(plan.next_spare),
+        lock: None,
+        can_prewrite: false,
+        dir,
+        options,
+    }));
+    shared.shut(LogError::ReadOnly);
+    Ok(OpenedLog {
+        shared,
+        worker: None,
+        report: plan.report,
+    })
+}
+
+/// Finds out what is there, and refuses it if it is damaged and that was asked for.
+fn look(dir: &Dir, options: &LogOptions) -> Result<Plan, LogError> {
+    let mut plan = recover::look(dir)?;
+    if options.verify == Verify::All {
+        plan.verify(dir)?;
+    }
+    if options.on_damage == OnDamage::Refuse && !plan.report.damage.is_empty() {
+        return Err(LogError::Refused {
+            report: Box::new(plan.report),
+        });
+    }
+    Ok(plan)
+}
+
+/// The end of a log that is opened for reading: the last segment, or the identity of one that has none.
+fn tip(dir: &Dir, plan: &Plan) -> Result<Option<Tip>, LogError> {
+    let path = match (plan.links.last(), plan.log_id) {
+        (Some(last), _) => last.path.clone(),
+        (None, Some(_)) => dir.root.join(name::META),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Tip {
+        file: dir.open(&path, Open::Read)?,
+        path,
+        lsn: plan.report.end.0,
+    }))
+}
+
+/// Randomness from the system, by the only door that `std` has to it.
+fn random() -> u64 {
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+const READ_ATTEMPTS: u32 = 100;
+
+const _: () = assert!(
+    block::ROOM >= block::HEAD,
+    "a closing block fits before the bodies"
+);

@@ -1,0 +1,374 @@
+//! What all handles of an open log share.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::block;
+use super::crc;
+use super::dir::Dir;
+use super::error::LogError;
+use super::group::Class;
+use super::name;
+use super::options::{Background, LogOptions};
+use super::queue::{Gate, Input, Order};
+use super::record::{Level, Location, Lsn, Tag};
+use super::report::{Damage, DamageKind};
+use super::segment::Table;
+use super::spare::Spares;
+use super::vfs::{VfsFile, VfsLock};
+use super::worker::Signal;
+use super::writer::Writer;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
+
+/// The state of an open log.
+///
+/// ```text
+/// lock       held while                                  then taken
+/// gate       batches are added, the role changes hands   nothing
+/// writer     a leader writes                             syncing, spares, table, fence
+/// publish    a leader completes its groups               syncing, gate
+/// syncing    one sync runs                               fence
+/// fence      it is looked at, or raised                  nothing
+/// ```
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: Dir,
+    pub(crate) options: LogOptions,
+    pub(crate) log_id: u128,
+    pub(crate) log_mix: u32,
+    pub(crate) epoch: u64,
+    pub(crate) table: Table,
+    /// `None` when the log is open for reading only.
+    pub(crate) writer: Option<Mutex<Writer>>,
+    pub(crate) gate: Mutex<Gate>,
+    /// Those who wait for room in the queue.
+    pub(crate) room: Condvar,
+    /// Held by a leader from its last write until its groups are complete: completion follows the order of the log.
+    pub(crate) publish: Mutex<()>,
+    pub(crate) syncing: Mutex<()>,
+    /// Why nothing may be written any more. Set while `syncing` is held if a sync failed, so that the next one knows; read
+    /// by leaders, who must not wait for a sync to learn that there is no fence.
+    fence: Mutex<Option<Arc<str>>>,
+    /// How long a sync takes on average, in nanoseconds. Written under `syncing`.
+    mean_sync_nanos: AtomicU64,
+    /// What a sync would make durable: the active file and the end of what is in it. Written by leaders.
+    pub(crate) tip: Mutex<Tip>,
+    /// LSN up to which a sync has returned Ok. Written under `syncing`, only grows.
+    pub(crate) durable: AtomicU64,
+    /// LSN up to which everything may be read: groups are complete. Written under `publish`, only grows.
+    pub(crate) visible: AtomicU64,
+    pub(crate) spares: Spares,
+    pub(crate) signal: Signal,
+    pub(crate) lock: Mutex<Option<Box<dyn VfsLock>>>,
+    /// Batches in the queue that somebody waits for. Written under `gate`, read by a leader that waits for company.
+    pub(crate) company: AtomicU64,
+    /// Whether writing ahead can pay at all, here and as configured.
+    pub(crate) can_prewrite: bool,
+    /// Whether it pays for what is being written. Written by leaders.
+    pub(crate) is_prewriting: AtomicBool,
+    pub(crate) rolls: AtomicU64,
+    pub(crate) blocks: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    /// Segments are retired and rewritten one at a time.
+    pub(crate) managing: Mutex<()>,
+    spare_tried: Mutex<Option<Instant>>,
+}
+
+/// What the next sync is for.
+#[derive(Debug)]
+pub(crate) struct Tip {
+    pub(crate) file: Arc<dyn VfsFile>,
+    pub(crate) path: std::path::PathBuf,
+    pub(crate) lsn: u64,
+}
+
+/// What a log is made of when it is opened.
+pub(crate) struct Parts {
+    pub(crate) dir: Dir,
+    pub(crate) options: LogOptions,
+    pub(crate) log_id: u128,
+    pub(crate) epoch: u64,
+    pub(crate) table: Table,
+    pub(crate) writer: Option<Writer>,
+    pub(crate) tip: Tip,
+    pub(crate) spares: Spares,
+    pub(crate) lock: Option<Box<dyn VfsLock>>,
+    pub(crate) can_prewrite: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let end = parts.tip.lsn;
+        Self {
+            dir: parts.dir,
+            options: parts.options,
+            log_id: parts.log_id,
+            log_mix: super::crc::mix_log(parts.log_id),
+            epoch: parts.epoch,
+            table: parts.table,
+            writer: parts.writer.map(Mutex::new),
+            gate: Mutex::new(Gate::new()),
+            room: Condvar::new(),
+            publish: Mutex::new(()),
+            syncing: Mutex::new(()),
+            fence: Mutex::new(None),
+            mean_sync_nanos: AtomicU64::new(0),
+            tip: Mutex::new(parts.tip),
+            durable: AtomicU64::new(end),
+            visible: AtomicU64::new(end),
+            spares: parts.spares,
+            signal: Signal::new(),
+            lock: Mutex::new(parts.lock),
+            company: AtomicU64::new(0),
+            can_prewrite: parts.can_prewrite,
+            is_prewriting: AtomicBool::new(parts.can_prewrite),
+            rolls: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            managing: Mutex::new(()),
+            spare_tried: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn is_inline(&self) -> bool {
+        self.options.background == Background::Inline
+    }
+
+    /// Makes everything up to `upto`, which was written through this file or is durable already, survive a power cut.
+    ///
+    /// One at a time, because a failure is reported to one caller only: whoever syncs next must know of it.
+    pub(crate) fn sync(
+        &self,
+        file: &Arc<dyn VfsFile>,
+        path: &Path,
+        upto: u64,
+    ) -> Result<(), LogError> {
+        let syncing = self.syncing.lock();
+        if let Some(error) = self.fenced() {
+            return Err(error);
+        }
+        if self.durable.load(Ordering::Acquire) >= upto {
+            return Ok(());
+        }
+        let start = Instant::now();
+        if let Err(e) = file.sync_data() {
+            let error = LogError::io("sync", path, e);
+            let cause = self.raise_fence(&error);
+            drop(syncing);
+            self.fail_all(&cause);
+            return Err(LogError::Fenced { cause });
+        }
+        self.durable.fetch_max(upto, Ordering::AcqRel);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let took = start.elapsed().as_nanos().min(100_000_000) as u64;
+        let mean = match self.mean_sync_nanos.load(Ordering::Relaxed) {
+            0 => took,
+            mean => (mean * 7 + took) / 8,
+        };
+        self.mean_sync_nanos.store(mean, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Syncs what was written so far.
+    pub(crate) fn sync_tip(&self) -> Result<(), LogError> {
+        let (file, path, lsn) = {
+            let tip = self.tip.lock();
+            if self.durable.load(Ordering::Acquire) >= tip.lsn {
+                return Ok(());
+            }
+            (Arc::clone(&tip.file), tip.path.clone(), tip.lsn)
+        };
+        self.sync(&file, &path, lsn)
+    }
+
+    pub(crate) fn mean_sync(&self) -> Duration {
+        Duration::from_nanos(self.mean_sync_nanos.load(Ordering::Relaxed))
+    }
+
+    /// How many bytes were written and not synced.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.tip
+            .lock()
+            .lsn
+            .saturating_sub(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Lets nothing more be written or promised, because something failed whose extent nobody knows.
+    pub(crate) fn fence(&self, error: &LogError) -> LogError {
+        let cause = self.raise_fence(error);
+        self.fail_all(&cause);
+        LogError::Fenced { cause }
+    }
+
+    fn raise_fence(&self, error: &LogError) -> Arc<str> {
+        let mut fence = self.fence.lock();
+        Arc::clone(fence.get_or_insert_with(|| describe(error)))
+    }
+
+    /// Looks whether the lock is still one: a file of that name that somebody else made has a lock of its own.
+    pub(crate) fn check_lock(&self) -> Result<(), LogError> {
+        let path = self.dir.root.join(name::LOCK);
+        let named = self.lock.lock().as_ref().map(|lock| lock.still_named());
+        match named {
+            Some(Ok(false)) => Err(self.fence(&LogError::Locked { path })),
+            Some(Err(e)) => Err(LogError::io("look at", &path, e)),
+            Some(Ok(true)) | None => Ok(()),
+        }
+    }
+
+    /// The fence, if it is up.
+    pub(crate) fn fenced(&self) -> Option<LogError> {
+        let cause = self.fence.lock().clone()?;
+        Some(LogError::Fenced { cause })
+    }
+
+    /// Asks for a spare of that size.
+    pub(crate) fn want_spare(&self, capacity: u64) {
+        self.signal.want_spare(capacity);
+    }
+
+    /// Makes a spare of that size now. Failing is no harm: the log goes on in a file that grows.
+    pub(crate) fn make_spare(&self, capacity: u64, pause: impl FnMut() -> bool) {
+        let zeroed = if self.is_prewriting.load(Ordering::Relaxed) {
+            capacity
+        } else {
+            // Even where writing ahead does not pay, there is something to fall back on when space runs out.
+            capacity.min(self.options.first_segment)
+        };
+        if self
+            .spares
+            .make(&self.dir, capacity, zeroed, pause)
+            .is_err()
+        {
+            self.spares.give_up();
+        }
+    }
+
+    /// Tries again to make a spare after there was no space, not too often. Tells whether there is one now.
+    pub(crate) fn retry_spare(&self) -> bool {
+        if !self.is_inline() {
+            let mut tried = self.spare_tried.lock();
+            if tried.is_some_and(|at| at.elapsed() < RETRY) {
+                return false;
+            }
+            *tried = Some(Instant::now());
+        }
+        self.make_spare(self.options.first_segment, || true);
+        self.spares.is_ready()
+    }
+}
+
+impl Shared {
+    /// Reads one record.
+    pub(crate) fn read(
+        &self,
+        tag: Tag,
+        location: Location,
+        body: &mut Vec<u8>,
+    ) -> Result<(), LogError> {
+        let lsn = location.lsn;
+        let gone = LogError::Gone { lsn };
+        block::check_record(location.len as usize)?;
+        let end = lsn
+            .0
+            .checked_add(u64::from(location.len))
+            .ok_or_else(|| gone.clone())?;
+        if end > self.visible.load(Ordering::Acquire) {
+            return Err(gone);
+        }
+        // An empty body may lie at the very end of its segment: what counts is the byte before it.
+        let (segment, _) = self
+            .table
+            .find(lsn.0.saturating_sub(1))
+            .ok_or_else(|| gone.clone())?;
+        if lsn.0 < segment.header.base {
+            return Err(gone);
+        }
+        if segment.header.generation != location.generation {
+            return Err(LogError::Moved { lsn });
+        }
+        let file = self.table.file(&segment)?;
+        let position = segment.header.position_of(lsn.0);
+        body.clear();
+        body.resize(location.len as usize, 0);
+        let read = match file.read_exact_at(body, position) {
+            Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => {
+                return Err(LogError::io("read", &segment.path, e));
+            }
+            read => read,
+        };
+        let crc = crc::crc32c(body) ^ crc::mix_record(tag.topic, tag.offset);
+        if read.is_ok() && crc == location.crc {
+            return Ok(());
+        }
+        body.clear();
+        Err(LogError::Damaged(Box::new(Damage {
+            kind: DamageKind::Record {
+                topic: tag.topic,
+                offset: tag.offset,
+            },
+            file: segment.path.clone(),
+            position,
+            len: u64::from(location.len),
+            from: lsn,
+            to: Lsn(end),
+        })))
+    }
+
+    /// Waits a little until there may be space again.
+    pub(crate) fn wait_for_space(&self) -> Result<(), LogError> {
+        if self.is_inline() {
+            return Err(LogError::Full); // nobody else would make space
+        }
+        thread::sleep(RETRY);
+        let shut = self.gate.lock().shut.clone();
+        shut.map_or(Ok(()), Err)
+    }
+
+    /// Writes and syncs everything, and says that nothing is missing.
+    pub(crate) fn finish(&self) -> Result<(), LogError> {
+        let Some(writer) = &self.writer else {
+            return Ok(());
+        };
+        let order = Order {
+            level: Level::Synced,
+            class: Class::Fact,
+            hook: None,
+            waits: true,
+            may_lead: true,
+        };
+        let ticket = self.enqueue_blocking(Input::Batch(&mut Batch::new()), order)?;
+        self.settle(&ticket)?;
+        // Nobody writes behind the closing block.
+        self.shut(LogError::Closed);
+        let mut writer = writer.lock();
+        writer.write_closing(self)?;
+        self.sync(&writer.file, &writer.segment.path, writer.lsn)
+    }
+
+    /// Lets go of the directory, when whoever is writing has finished.
+    pub(crate) fn let_go(&self) {
+        self.shut(LogError::Closed);
+        let mut writing = self.writer.as_ref().map(Mutex::lock);
+        if let Some(writer) = &mut writing {
+            writer.gone = true;
+        }
+        // Only now, so that the next writer does not meet this one.
+        let lock = self.lock.lock().take();
+        drop(writing);
+        drop(lock);
+    }
+}
+
+fn describe(error: &LogError) -> Arc<str> {
+    use std::error::Error as _;
+    match error.source() {
+        Some(source) => format!("{error}: {source}").into(),
+        None => error.to_string().into(),
+    }
+}
+
+/// How long to wait before looking for space again.
+const RETRY: Duration = Duration::from_millis(50);

@@ -1,0 +1,193 @@
+//! Goal: closing and dropping end, whatever is going on, and give the directory free (D27); an idle log costs no time (G10).
+//!
+//! Method: the real file system and the real I/O thread, with a watchdog of 30 seconds around each case.
+#![cfg(all(feature = "disk", feature = "testing"))]
+
+mod log_support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::mpsc;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use ringmq::log::vfs::StdVfs;
+use ringmq::log::{Batch, Level, Log, LogOptions, Record, Tag};
+
+use log_support::scratch::Scratch;
+use log_support::session::read_all;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a case; panics when it does not end.
+fn ends(case: impl FnOnce() + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        let outcome = catch_unwind(AssertUnwindSafe(case));
+        let _ = done.send(outcome.is_ok());
+    });
+    match wait.recv_timeout(PATIENCE) {
+        Ok(ok) => assert!(ok, "the case failed"),
+        Err(_) => panic!("it does not end"),
+    }
+    worker.join().unwrap();
+}
+
+fn open(dir: &Path) -> Log {
+    Log::open(
+        Arc::new(StdVfs::new()),
+        dir,
+        LogOptions::new().segment_bytes(16 << 10, 64 << 10),
+    )
+    .unwrap()
+    .0
+}
+
+#[test]
+fn dropping_with_receipts_and_notes_under_way_ends_and_frees_the_directory() {
+    ends(|| {
+        let dir = Scratch::new("close-drop");
+        for round in 0..20 {
+            let log = open(dir.path());
+            let receipts: Vec<_> = (0..50)
+                .map(|i| {
+                    log.submit(&[Record::new(1, i, &[1; 500])], Level::Synced)
+                        .unwrap()
+                })
+                .collect();
+            let mut batch = Batch::new();
+            batch.push(Tag::default(), b"fact").unwrap();
+            log.note(&mut batch, None).unwrap();
+            drop(log);
+            for receipt in receipts {
+                let _ = receipt.wait(); // Ok or Closed, but an answer
+            }
+            assert!(round < 20);
+        }
+    });
+}
+
+#[test]
+fn closing_writes_everything_that_was_handed_over() {
+    ends(|| {
+        let dir = Scratch::new("close-close");
+        let log = open(dir.path());
+        let receipts: Vec<_> = (0..100)
+            .map(|i| {
+                log.submit(&[Record::new(1, i, &[1; 500])], Level::Os)
+                    .unwrap()
+            })
+            .collect();
+        let mut batch = Batch::new();
+        batch
+            .push(
+                Tag {
+                    topic: 1,
+                    offset: 100,
+                    ..Tag::default()
+                },
+                b"fact",
+            )
+            .unwrap();
+        log.note(&mut batch, None).unwrap();
+        log.close().unwrap();
+        for receipt in receipts {
+            receipt.wait().unwrap();
+        }
+        let (log, report) =
+            Log::open(Arc::new(StdVfs::new()), dir.path(), LogOptions::new()).unwrap();
+        assert!(report.clean, "{report:?}");
+        assert_eq!(
+            read_all(&log)
+                .unwrap()
+                .iter()
+                .map(|r| r.offset)
+                .collect::<Vec<_>>(),
+            (0..=100).collect::<Vec<_>>()
+        );
+    });
+}
+
+#[test]
+fn closing_while_others_append_ends_with_an_answer_for_everybody() {
+    ends(|| {
+        let dir = Scratch::new("close-load");
+        let log = Arc::new(open(dir.path()));
+        let start = Arc::new(Barrier::new(4));
+        let workers: Vec<_> = (0..3u64)
+            .map(|topic| {
+                let (log, start) = (Arc::clone(&log), Arc::clone(&start));
+                thread::spawn(move || {
+                    start.wait();
+                    for i in 0..300 {
+                        log.append(&[Record::new(topic, i, &[2; 100])], Level::Os)
+                            .unwrap();
+                    }
+                })
+            })
+            .collect();
+        start.wait();
+        workers
+            .into_iter()
+            .for_each(|worker| worker.join().unwrap());
+        Arc::into_inner(log).unwrap().close().unwrap();
+        assert_eq!(read_all(&open(dir.path())).unwrap().len(), 900);
+    });
+}
+
+#[test]
+fn dropping_while_unwinding_ends() {
+    ends(|| {
+        let dir = Scratch::new("close-unwind");
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let log = open(dir.path());
+            log.append(&[Record::new(1, 0, b"x")], Level::Os).unwrap();
+            let _receipt = log
+                .submit(&[Record::new(1, 1, b"y")], Level::Synced)
+                .unwrap();
+            panic!("as planned");
+        }));
+        assert!(panicked.is_err());
+        assert!(!read_all(&open(dir.path())).unwrap().is_empty());
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_idle_log_uses_no_processor_time() {
+    ends(|| {
+        let dir = Scratch::new("close-idle");
+        let log = open(dir.path());
+        log.append(&[Record::new(1, 0, b"x")], Level::Synced)
+            .unwrap();
+        log.flush(Level::Synced).unwrap();
+        let wakes = || -> u64 {
+            let mut sum = 0;
+            for task in std::fs::read_dir("/proc/self/task").unwrap() {
+                let task = task.unwrap().path();
+                let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+                let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+                let switches = status
+                    .lines()
+                    .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+                if name.starts_with("ringmq") {
+                    sum += switches
+                        .and_then(|n| n.trim().parse::<u64>().ok())
+                        .unwrap_or(0);
+                }
+            }
+            sum
+        };
+        // One-shot work that is still due (a note, a spare) may come within the first two seconds; nothing after that.
+        let (_alive, quiet) = mpsc::channel::<()>();
+        let _ = quiet.recv_timeout(Duration::from_millis(2200));
+        let before = wakes();
+        let _ = quiet.recv_timeout(Duration::from_millis(1500));
+        assert_eq!(
+            wakes(),
+            before,
+            "the I/O thread wakes though nothing is to be done"
+        );
+    });
+}

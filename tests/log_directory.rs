@@ -1,0 +1,450 @@
+//! Goal: whatever is in the directory, opening ends, in bounded memory, keeps what it did not make, and either serves what
+//! was promised or says why not (G7; D6, D7, D8, D23, D26, D29, D31).
+//!
+//! Method: directories on a simulated disk with files added, missing, swapped, copied, huge, or from another log.
+#![cfg(all(feature = "disk", feature = "testing"))]
+
+mod log_support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ringmq::log::sim::SimDisk;
+use ringmq::log::{Background, Level, Log, LogError, LogOptions, OpenReport, Record, Verify};
+
+use log_support::oracle::Rec;
+use log_support::session::{DIR, read_salvaging};
+
+fn options() -> LogOptions {
+    LogOptions::new()
+        .background(Background::Inline)
+        .segment_bytes(4096, 4096)
+        .verify(Verify::All)
+}
+
+const COUNT: u64 = 40;
+
+/// A closed log of several segments: equal bytes at every position, so that only the log itself can tell them apart.
+fn made(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(seed)).unwrap();
+    for offset in 0..COUNT {
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced)
+            .unwrap();
+    }
+    log.close().unwrap();
+    disk.settle();
+    disk
+}
+
+fn open(disk: &SimDisk) -> Result<(Vec<u64>, OpenReport, usize), LogError> {
+    let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options())?;
+    let (found, damage) = read_salvaging(&log)?;
+    let offsets: Vec<u64> = found.iter().map(|r: &Rec| r.offset).collect();
+    assert!(
+        offsets.is_sorted_by(|a, b| a < b),
+        "{offsets:?} are out of order: {report:?}"
+    );
+    Ok((offsets, report, damage.len()))
+}
+
+fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    disk.files()
+        .into_iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "log"))
+        .collect()
+}
+
+fn all() -> Vec<u64> {
+    (0..COUNT).collect()
+}
+
+#[test]
+fn files_of_others_are_left_alone_and_named() {
+    let disk = made(1);
+    let strange = [
+        "README",
+        "log/notes.txt",
+        "log/0000000000000001-0000000000000001.0.log.bak",
+        "log/1-1.0.log",
+        "log/zz.spare",
+        "quarantine/mine",
+        "log/sub/0000000000000009-0000000000000009.0.log",
+    ];
+    for name in strange {
+        disk.put(format!("{DIR}/{name}"), name.as_bytes());
+    }
+    for _ in 0..3 {
+        let (found, report, _) = open(&disk).unwrap();
+        assert_eq!(found, all());
+        assert!(
+            report.unknown.iter().any(|f| f.ends_with("notes.txt")),
+            "{report:?}"
+        );
+        disk.kill();
+    }
+    for name in strange {
+        assert_eq!(
+            disk.read(format!("{DIR}/{name}")).as_deref(),
+            Some(name.as_bytes()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_segment_is_reported_and_the_others_are_served() {
+    let made = made(1);
+    let segments = segments(&made);
+    assert!(segments.len() >= 4);
+    for gone in &segments {
+        let disk = made.copy();
+        disk.remove(gone);
+        let (found, report, damage) = open(&disk).unwrap();
+        assert!(
+            found.len() >= COUNT as usize - 14,
+            "{}: {found:?}",
+            gone.display()
+        );
+        let noticed =
+            !report.missing.is_empty() || !report.damage.is_empty() || damage > 0 || !report.clean;
+        assert!(
+            found == all() || noticed || report.first.0 > 0,
+            "{} is gone in silence: {report:?}",
+            gone.display()
+        );
+    }
+}
+
+#[test]
+fn a_segment_under_the_name_of_another_is_never_read_as_it() {
+    let made = made(1);
+    let segments = segments(&made);
+    for a in &segments {
+        for b in &segments {
+            if a == b {
+                continue;
+            }
+            let disk = made.copy();
+            disk.put(b, &made.read(a).unwrap());
+            let (found, report, damage) = open(&disk).unwrap();
+            let noticed = !report.missing.is_empty()
+                || !report.damage.is_empty()
+                || damage > 0
+                || !report.clean
+                || !report.quarantined.is_empty()
+                || !report.kept.is_empty()
+                || report.first.0 > 0;
+            assert!(
+                found == all() || noticed,
+                "{} over {}",
+                a.display(),
+                b.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_files_of_another_log_are_never_read_as_its_own() {
+    let (made, other) = (made(1), made(2));
+    for (mine, theirs) in segments(&made).iter().zip(segments(&other)) {
+        let disk = made.copy();
+        disk.put(mine, &other.read(theirs).unwrap());
+        let (found, report, damage) = open(&disk).unwrap();
+        let noticed = !report.missing.is_empty()
+            || !report.damage.is_empty()
+            || damage > 0
+            || !report.clean
+            || !report.quarantined.is_empty()
+            || !report.unknown.is_empty();
+        assert!(found.len() < COUNT as usize || found == all());
+        assert!(found == all() || noticed, "{}: {report:?}", mine.display());
+    }
+}
+
+#[test]
+fn stale_blocks_behind_the_end_are_never_read() {
+    // The file of a segment goes on with blocks of the same log that were valid once: its own, and those of others.
+    let disk = SimDisk::new(3);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
+    for offset in 0..5 {
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced)
+            .unwrap();
+    }
+    drop(log);
+    disk.kill();
+    let active = segments(&disk).pop().unwrap();
+    let bytes = disk.read(&active).unwrap();
+    let end = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
+    for stale in (1024..end).step_by(8) {
+        for gap in [0, 8, 512] {
+            let broken = disk.copy();
+            let mut with = bytes[..(end.next_multiple_of(8) + gap).min(bytes.len())].to_vec();
+            with.resize(end.next_multiple_of(8) + gap, 0);
+            with.extend_from_slice(&bytes[stale..end]);
+            broken.put(&active, &with);
+            let (found, report, _) = open(&broken).unwrap();
+            assert_eq!(
+                found,
+                [0, 1, 2, 3, 4],
+                "stale from {stale}, gap {gap}: {report:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lost_identity_is_found_again_in_the_segments() {
+    for gone in [true, false] {
+        let disk = made(1);
+        let meta = format!("{DIR}/META");
+        if gone {
+            disk.remove(&meta);
+        } else {
+            disk.put(&meta, &[0xFF; 1024]);
+        }
+        let (found, report, _) = open(&disk).unwrap();
+        assert_eq!(found, all(), "{report:?}");
+        assert!(!report.damage.is_empty(), "{report:?}");
+        disk.kill();
+        assert_eq!(open(&disk).unwrap().0, all());
+    }
+}
+
+#[test]
+fn hostile_names_and_sizes_end_in_an_answer() {
+    let content = made(1);
+    let first = content.read(&segments(&content)[0]).unwrap();
+    let names = [
+        "7ffffffffffffffe-7ffffffffffffffe.0.log",
+        "0000000000000001-7ffffffffffffffe.0.log",
+        "0000000000000001-0000000000000001.4294967295.log",
+        "0000000000000001-00000000000000ff.1.log",
+        "0000000000000005-0000000000000003.0.log",
+        "7ffffffffffffffe.spare",
+        "7ffffffffffffffe.tmp",
+    ];
+    for name in names {
+        for bytes in [&[][..], &[0; 4096], &first] {
+            let disk = made(1);
+            disk.put(format!("{DIR}/log/{name}"), bytes);
+            if let Ok((found, report, damage)) = open(&disk) {
+                let noticed = !report.missing.is_empty() || !report.damage.is_empty() || damage > 0;
+                assert!(found == all() || noticed, "{name}: {found:?} {report:?}");
+            }
+            disk.kill();
+            let _ = open(&disk); // and again, with whatever the first opening left
+        }
+    }
+}
+
+#[test]
+fn a_huge_sparse_file_costs_neither_time_nor_memory() {
+    let disk = made(1);
+    for name in segments(&disk).into_iter().take(2) {
+        disk.truncate(name, 1 << 43);
+    }
+    disk.put(format!("{DIR}/log/0000000000000077.spare"), b"");
+    disk.truncate(format!("{DIR}/log/0000000000000077.spare"), u64::MAX >> 2);
+    let (found, report, _) = open(&disk).unwrap();
+    assert_eq!(found, all(), "{report:?}");
+}
+
+#[test]
+fn a_thousand_idle_files_are_no_obstacle() {
+    let disk = made(1);
+    let copy = made(1);
+    for i in 0..300u64 {
+        copy.put(
+            format!("{DIR}/log/{:016x}-{:016x}.0.log", 1000 + i, 1000 + i),
+            b"",
+        );
+        copy.put(format!("{DIR}/log/{i:016x}.tmp"), b"x");
+        copy.put(format!("{DIR}/log/{i:016x}.spare"), b"x");
+        copy.put(format!("{DIR}/log/junk{i}"), b"x");
+    }
+    let (found, report, _) = open(&copy).unwrap();
+    assert_eq!(found, all(), "{report:?}");
+    assert_eq!(open(&disk).unwrap().0, all());
+}
+
+#[test]
+fn a_small_log_stays_small_over_a_thousand_crash_restarts() {
+    let disk = SimDisk::new(1);
+    let (log, _) = Log::open(
+        Arc::new(disk.clone()),
+        DIR,
+        LogOptions::new().background(Background::Inline).seed(1),
+    )
+    .unwrap();
+    for offset in 0..10 {
+        log.append(&[Record::new(1, offset, &[7; 30])], Level::Synced)
+            .unwrap();
+    }
+    drop(log);
+    assert!(
+        disk.used() <= 1 << 20,
+        "{} bytes for 10 records",
+        disk.used()
+    );
+    for restart in 0..1000 {
+        disk.kill();
+        if restart % 2 == 0 {
+            disk.power_cut(restart);
+        }
+        let options = LogOptions::new()
+            .background(Background::Inline)
+            .seed(restart);
+        let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options).unwrap();
+        assert!(
+            report.damage.is_empty() && report.missing.is_empty(),
+            "{report:?}"
+        );
+        let (found, _) = read_salvaging(&log).unwrap();
+        assert_eq!(found.len(), 10, "restart {restart}");
+        assert!(
+            disk.used() <= 4 << 20,
+            "{} bytes after {restart} restarts",
+            disk.used()
+        );
+    }
+    println!("{} bytes, {} files", disk.used(), disk.files().len());
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut_kept_aside_and_reported() {
+    // Five records are promised; the sixth was written and never synced, and what is left of it is torn.
+    let disk = SimDisk::new(3);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
+    for offset in 0..5 {
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced)
+            .unwrap();
+    }
+    let before = disk.read(segments(&disk).pop().unwrap()).unwrap();
+    log.append(
+        &[Record::new(1, 5, &[7; 300]), Record::new(1, 6, &[7; 300])],
+        Level::Os,
+    )
+    .unwrap();
+    drop(log);
+    disk.kill();
+    let active = segments(&disk).pop().unwrap();
+    let bytes = disk.read(&active).unwrap();
+    let differs = |i: &usize| bytes[*i] != before.get(*i).copied().unwrap_or(0);
+    let begin = (0..bytes.len()).find(differs).unwrap();
+    let end = (0..bytes.len()).rev().find(differs).unwrap() + 1;
+    for torn in begin + 1..end {
+        for how in ["zeros", "noise", "end of file"] {
+            let broken = disk.copy();
+            let mut with = bytes.clone();
+            match how {
+                "zeros" => with[torn..].fill(0),
+                "noise" => with[torn..end]
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, b)| *b ^= i as u8 | 1),
+                _ => with.truncate(torn),
+            }
+            broken.put(&active, &with);
+            let (found, report, damage) = open(&broken).unwrap();
+            assert_eq!(found, [0, 1, 2, 3, 4], "{how} from {torn}: {report:?}");
+            assert!(
+                report.damage.is_empty() && damage == 0,
+                "{how} from {torn} is no damage: {report:?}"
+            );
+            let cut = report
+                .cut
+                .as_ref()
+                .unwrap_or_else(|| panic!("{how} from {torn} is not reported: {report:?}"));
+            assert!(
+                cut.position <= torn as u64 && cut.file.ends_with(&active),
+                "{how} from {torn}: {report:?}"
+            );
+            assert_eq!(
+                report.quarantined.len(),
+                1,
+                "{how} from {torn} is not kept aside: {report:?}"
+            );
+            let aside = broken.read(&report.quarantined[0]).unwrap();
+            assert!(
+                with[cut.position as usize..].starts_with(&aside),
+                "{how} from {torn}: other bytes were kept aside"
+            );
+        }
+    }
+}
+
+#[test]
+fn records_that_change_places_are_both_named() {
+    let disk = SimDisk::new(3);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
+    let bodies: Vec<Vec<u8>> = (0..4u8).map(|i| vec![0xA0 + i; 64]).collect();
+    let records: Vec<_> = bodies
+        .iter()
+        .enumerate()
+        .map(|(i, body)| Record::new(1, i as u64, body))
+        .collect();
+    log.append(&records, Level::Synced).unwrap();
+    log.append(&[Record::new(1, 4, b"behind")], Level::Synced)
+        .unwrap();
+    log.close().unwrap();
+    disk.settle();
+    let active = segments(&disk).pop().unwrap();
+    let mut bytes = disk.read(&active).unwrap();
+    let place = |bytes: &[u8], body: &[u8]| bytes.windows(64).position(|w| w == body).unwrap();
+    let (a, b) = (place(&bytes, &bodies[1]), place(&bytes, &bodies[2]));
+    bytes.copy_within(b..b + 64, a);
+    bytes[b..b + 64].copy_from_slice(&bodies[1]);
+    disk.put(&active, &bytes);
+    let (found, report, damage) = open(&disk).unwrap();
+    assert_eq!(found, [0, 3, 4]);
+    assert_eq!(report.damage.len().max(damage), 2, "{report:?}");
+}
+
+#[test]
+fn a_block_of_another_place_segment_epoch_or_chain_is_no_block_of_this_log() {
+    // The checksum is right each time, so nothing but the rule itself stands against the block. It is the last one, above
+    // every watermark: what is refused is cut.
+    let disk = SimDisk::new(3);
+    let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
+    let mut begins = 0;
+    for offset in 0..4 {
+        begins = 1024
+            + log
+                .append(&[Record::new(1, offset, &[7; 300])], Level::Os)
+                .unwrap()
+                .lsn
+                .0 as usize;
+    }
+    drop(log);
+    disk.kill();
+    disk.settle();
+    let active = segments(&disk).pop().unwrap();
+    let bytes = disk.read(&active).unwrap();
+    let fields = [
+        ("nothing", 4, 0),
+        ("chain", 12, 1),
+        ("segment", 16, 1),
+        ("lsn", 24, 8),
+        ("epoch", 32, 1),
+    ];
+    for (field, at, change) in fields {
+        let broken = disk.copy();
+        let mut with = bytes.clone();
+        with[begins + at] = with[begins + at].wrapping_add(change);
+        ringmq::log::probe::seal_block(&mut with[begins..], None, report.log_id)
+            .expect("a block begins there");
+        broken.put(&active, &with);
+        let (found, report, _) = open(&broken).unwrap();
+        if field == "nothing" {
+            assert_eq!(found, [0, 1, 2, 3], "the seal is right: {report:?}");
+        } else {
+            assert_eq!(found, [0, 1, 2], "a block with another {field}: {report:?}");
+            assert!(
+                report.cut.is_some(),
+                "a block with another {field}: {report:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Goal: no failing call, at whatever point, costs a promise or makes a false one (G6); a full disk is a state that ends by
+//! itself (G9).
+//!
+//! Method: one fixed run of appends on a simulated disk is repeated with one fault at the k-th call, for every k.
+#![cfg(all(feature = "disk", feature = "testing"))]
+
+mod log_support;
+
+use std::sync::Arc;
+
+use ringmq::log::sim::{Fault, Op, SimDisk};
+use ringmq::log::{Background, Batch, Level, Log, LogError, LogOptions, Record, Tag};
+
+use log_support::oracle::Rec;
+use log_support::session::{DIR, read_all};
+
+fn options() -> LogOptions {
+    LogOptions::new()
+        .background(Background::Inline)
+        .segment_bytes(4096, 8192)
+        .seed(3)
+}
+
+fn open(disk: &SimDisk) -> Result<Log, LogError> {
+    let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options())?;
+    assert!(
+        report.damage.is_empty() && report.missing.is_empty() && report.unknown.is_empty(),
+        "{report:?}"
+    );
+    Ok(log)
+}
+
+const LEN: usize = 300;
+
+fn append(log: &Log, offset: u64, level: Level) -> Result<(), LogError> {
+    log.append(&[Record::new(1, offset, &[offset as u8; LEN])], level)
+        .map(|_| ())
+}
+
+/// The offsets in the log; each must have its own bytes.
+fn offsets(records: &[Rec]) -> Vec<u64> {
+    for record in records {
+        assert_eq!(record.body[..], [record.offset as u8; LEN]);
+    }
+    records.iter().map(|r| r.offset).collect()
+}
+
+const RUN: u64 = 60;
+
+fn level(i: u64) -> Level {
+    if i % 3 == 2 { Level::Synced } else { Level::Os }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_accepted_until_the_log_is_opened_again() {
+    for k in 1..60 {
+        for evicts in [false, true] {
+            let disk = SimDisk::new(k);
+            let log = open(&disk).unwrap();
+            append(&log, 0, Level::Synced).unwrap();
+            disk.fail(Op::Sync, k, Fault::Eio);
+            let mut confirmed = 0;
+            let mut tried = 0;
+            let fenced = (1..RUN).find_map(|i| {
+                tried = i;
+                match append(&log, i, level(i)) {
+                    Ok(()) if level(i) == Level::Synced => confirmed = i,
+                    Ok(()) => {}
+                    Err(e) => return Some(e),
+                }
+                None
+            });
+            let Some(error) = fenced else { continue };
+            assert!(
+                matches!(error, LogError::Fenced { .. }),
+                "sync {k}: {error}"
+            );
+            for i in 0..3 {
+                assert!(
+                    matches!(
+                        append(&log, 100 + i, level(i)),
+                        Err(LogError::Fenced { .. })
+                    ),
+                    "sync {k}"
+                );
+            }
+            assert!(matches!(
+                log.flush(Level::Synced),
+                Err(LogError::Fenced { .. })
+            ));
+            assert!(
+                offsets(&read_all(&log).unwrap()).starts_with(&(0..=confirmed).collect::<Vec<_>>())
+            );
+
+            // Opened again in the same boot, the cache shows what the device may not have.
+            disk.kill();
+            if evicts {
+                disk.evict(k);
+            }
+            let log = open(&disk).unwrap();
+            let shown = offsets(&read_all(&log).unwrap());
+            assert!(
+                shown.len() as u64 > confirmed && shown.len() as u64 <= tried + 1,
+                "sync {k}: {shown:?}"
+            );
+            assert_eq!(
+                shown,
+                (0..shown.len() as u64).collect::<Vec<_>>(),
+                "sync {k}"
+            );
+            append(&log, shown.len() as u64, Level::Synced).unwrap();
+            disk.power_cut(k);
+            let after = offsets(&read_all(&open(&disk).unwrap()).unwrap());
+            assert_eq!(
+                after,
+                (0..=shown.len() as u64).collect::<Vec<_>>(),
+                "sync {k}: what was shown is gone"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_back_is_heard_by_the_next_sync() {
+    for k in 1..40 {
+        let disk = SimDisk::new(k);
+        let log = open(&disk).unwrap();
+        disk.fail(Op::Write, k, Fault::WriteBack);
+        let confirmed = (0..RUN)
+            .take_while(|i| append(&log, *i, level(*i)).is_ok())
+            .filter(|i| level(*i) == Level::Synced)
+            .last();
+        disk.power_cut(k);
+        let after = offsets(&read_all(&open(&disk).unwrap()).unwrap());
+        assert!(
+            after.len() as u64 >= confirmed.map_or(0, |c| c + 1),
+            "write {k}: {confirmed:?} confirmed, {after:?} found"
+        );
+    }
+}
+
+#[test]
+fn no_space_at_any_write_loses_nothing_and_passes() {
+    for (op, fault) in [
+        (Op::Write, Fault::NoSpace),
+        (Op::Open, Fault::NoSpace),
+        (Op::SetLen, Fault::NoSpace),
+    ] {
+        for k in 1..90 {
+            let disk = SimDisk::new(k);
+            let log = open(&disk).unwrap();
+            disk.fail(op, k, fault);
+            let mut kept = Vec::new();
+            let mut fulls = 0;
+            for i in 0..RUN {
+                match append(&log, i, level(i)) {
+                    Ok(()) => kept.push(i),
+                    Err(e) => {
+                        assert!(e.is_full(), "{op:?} {k}: {e}");
+                        fulls += 1;
+                    }
+                }
+            }
+            assert!(fulls <= 1, "{op:?} {k}: one fault, {fulls} failures");
+            assert_eq!(
+                offsets(&read_all(&log).unwrap()),
+                kept,
+                "{op:?} {k}: while open"
+            );
+            disk.heal();
+            log.flush(Level::Synced).unwrap();
+            disk.power_cut(k);
+            assert_eq!(
+                offsets(&read_all(&open(&disk).unwrap()).unwrap()),
+                kept,
+                "{op:?} {k}: after a power cut"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stays_readable_takes_facts_and_resumes() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    append(&log, 0, Level::Synced).unwrap();
+    disk.set_capacity(Some(disk.used() + (60 << 10)));
+    let mut kept = vec![0];
+    let mut next = 1;
+    let error = loop {
+        match append(&log, next, level(next)) {
+            Ok(()) => kept.push(next),
+            Err(e) => break e,
+        }
+        next += 1;
+        assert!(next < 1000, "a disk of 60 KiB never fills");
+    };
+    assert!(error.is_full(), "{error}");
+    assert_eq!(offsets(&read_all(&log).unwrap()), kept);
+
+    // Facts have a reserve, so that whoever acks can free space.
+    let mut fact = Batch::new();
+    let tag = Tag {
+        topic: 1,
+        offset: 200,
+        ..Tag::default()
+    };
+    fact.push(tag, &[200; LEN]).unwrap();
+    log.note(&mut fact, None).unwrap();
+    log.flush(Level::Synced).unwrap();
+    kept.push(200);
+
+    disk.set_capacity(None);
+    append(&log, 201, Level::Synced).unwrap();
+    kept.push(201);
+    assert_eq!(offsets(&read_all(&log).unwrap()), kept);
+    disk.power_cut(1);
+    assert_eq!(offsets(&read_all(&open(&disk).unwrap()).unwrap()), kept);
+}
+
+#[test]
+fn short_and_interrupted_calls_are_not_noticed() {
+    let plain = [
+        (Op::Write, Fault::Interrupted),
+        (Op::Write, Fault::Short(1)),
+        (Op::Write, Fault::Short(511)),
+        (Op::Read, Fault::Interrupted),
+        (Op::Read, Fault::Short(1)),
+    ];
+    for (op, fault) in plain {
+        for k in 1..90 {
+            let disk = SimDisk::new(k);
+            disk.fail(op, k, fault);
+            let log = open(&disk).unwrap();
+            for i in 0..RUN {
+                append(&log, i, level(i)).unwrap_or_else(|e| panic!("{op:?} {k} {fault:?}: {e}"));
+            }
+            assert_eq!(offsets(&read_all(&log).unwrap()).len() as u64, RUN);
+            log.flush(Level::Os).unwrap();
+            disk.kill();
+            assert_eq!(
+                offsets(&read_all(&open(&disk).unwrap()).unwrap()).len() as u64,
+                RUN,
+                "{op:?} {k} {fault:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_write_may_be_short() {
+    let disk = SimDisk::new(1);
+    disk.fail_from(Op::Write, 1, Fault::Short(100));
+    disk.fail_from(Op::Read, 1, Fault::Short(100));
+    let log = open(&disk).unwrap();
+    (0..RUN).for_each(|i| append(&log, i, level(i)).unwrap());
+    disk.kill();
+    assert_eq!(
+        offsets(&read_all(&open(&disk).unwrap()).unwrap()).len() as u64,
+        RUN
+    );
+}
+
+#[test]
+fn a_failing_call_in_recovery_is_an_error_and_the_next_opening_finds_everything() {
+    let ops = [
+        Op::Open,
+        Op::Write,
+        Op::SetLen,
+        Op::Sync,
+        Op::Rename,
+        Op::Unlink,
+        Op::List,
+        Op::CreateDir,
+        Op::SyncDir,
+        Op::Lock,
+    ];
+    let made = SimDisk::new(1);
+    let log = open(&made).unwrap();
+    (0..RUN).for_each(|i| append(&log, i, level(i)).unwrap());
+    log.flush(Level::Synced).unwrap();
+    let torn = made.copy();
+    for op in ops {
+        for fault in [Fault::Eio, Fault::NoSpace] {
+            for k in 1..30 {
+                let disk = torn.copy();
+                disk.fail(op, k, fault);
+                // It may also succeed, when what failed was not needed or there were fewer such calls.
+                if let Ok(log) = open(&disk) {
+                    disk.heal();
+                    assert_eq!(
+                        offsets(&read_all(&log).unwrap()).len() as u64,
+                        RUN,
+                        "{op:?} {k} {fault:?}"
+                    );
+                }
+                disk.heal();
+                disk.power_cut(k);
+                let log = open(&disk)
+                    .unwrap_or_else(|e| panic!("{op:?} {k} {fault:?} bricks the log: {e}"));
+                assert_eq!(
+                    offsets(&read_all(&log).unwrap()).len() as u64,
+                    RUN,
+                    "{op:?} {k} {fault:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failing_call_in_the_first_opening_leaves_something_that_opens() {
+    for k in 1..40 {
+        for fault in [Fault::Eio, Fault::NoSpace] {
+            let disk = SimDisk::new(k);
+            disk.fail(Op::Any, k, fault);
+            let first = open(&disk).and_then(|log| append(&log, 0, Level::Synced));
+            disk.heal();
+            disk.power_cut(k);
+            let log =
+                open(&disk).unwrap_or_else(|e| panic!("call {k} {fault:?} bricks the log: {e}"));
+            let found = offsets(&read_all(&log).unwrap());
+            assert!(
+                found == [0] || (first.is_err() && found.is_empty()),
+                "call {k} {fault:?}: {first:?} {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_costs_its_records_only() {
+    let made = SimDisk::new(1);
+    let log = open(&made).unwrap();
+    (0..RUN).for_each(|i| append(&log, i, Level::Synced).unwrap());
+    log.close().unwrap();
+    let files = made.files();
+    let segments: Vec<_> = files
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "log"))
+        .collect();
+    let mut broken = 0;
+    for segment in segments {
+        for sector in 2..made.read(segment).unwrap().len() / 512 {
+            let disk = made.copy();
+            disk.break_sector(segment, sector as u64 * 512);
+            let opened = Log::open(Arc::new(disk.clone()), DIR, options());
+            let (log, report) = match opened {
+                Ok(opened) => opened,
+                Err(LogError::Io { .. }) => continue, // an honest answer too: the disk may do better next time
+                Err(e) => panic!("sector {sector} of {}: {e}", segment.display()),
+            };
+            // The reader may say Io for ever, or name the damage and go on.
+            if let Ok((found, damage)) = log_support::session::read_salvaging(&log) {
+                broken += 1;
+                assert!(found.len() as u64 + 8 >= RUN, "{report:?}");
+                assert!(
+                    found.len() as u64 == RUN || !damage.is_empty() || !report.damage.is_empty()
+                );
+            }
+        }
+    }
+    println!("{broken} broken sectors were read around");
+}

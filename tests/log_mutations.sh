@@ -1,0 +1,65 @@
+#!/bin/sh
+# Goal: show that the proofs of the log see each rule that the log rests on.
+#
+# Method: in a copy of the tree, one rule at a time is broken by a small edit, and the tests named beside it run. A rule
+# that can be broken without a failing test is an error of this script: it says so and ends with 1.
+#
+# Usage: tests/log_mutations.sh [rule...]      CRASH_STATES=n for longer runs, CARGO_TARGET_DIR is kept apart
+set -u
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+CARGO_TARGET_DIR=${MUTATIONS_TARGET_DIR:-$here/target/mutations}
+export CARGO_TARGET_DIR
+: "${CRASH_STATES:=20000}"
+# Compiling counts for more than running here: most rules fall within seconds.
+: "${CARGO_PROFILE_TEST_OPT_LEVEL:=0}"
+: "${CARGO_PROFILE_TEST_DEBUG:=0}"
+export CRASH_STATES CARGO_PROFILE_TEST_OPT_LEVEL CARGO_PROFILE_TEST_DEBUG
+missed=0
+chosen=$*
+
+fresh() {
+    rm -rf "$copy/tree"
+    mkdir "$copy/tree"
+    for part in Cargo.toml Cargo.lock README.md src tests benches examples; do
+        [ -e "$here/$part" ] && cp -R "$here/$part" "$copy/tree/"
+    done
+}
+
+# mutate <rule> <what it breaks> <file> <perl substitution> [test...]
+mutate() {
+    rule=$1 what=$2 file=$3 edit=$4
+    shift 4
+    if [ -n "$chosen" ]; then
+        case " $chosen " in *" $rule "*) ;; *) return ;; esac
+    fi
+    fresh
+    perl -0pi -e "$edit" "$copy/tree/$file"
+    if cmp -s "$here/$file" "$copy/tree/$file"; then
+        echo "STALE    $rule: the edit changes nothing in $file"
+        missed=$((missed + 1))
+        return
+    fi
+    for test in "${@:-log_crash_states}"; do
+        if (cd "$copy/tree" && cargo test -q --features disk,testing --test "$test" >"$copy/out" 2>&1); then
+            continue
+        fi
+        if grep -q '^error' "$copy/out" && ! grep -q 'test result' "$copy/out"; then
+            echo "BROKEN   $rule: does not compile"
+            grep -A8 '^error' "$copy/out" | head -20
+            missed=$((missed + 1))
+            return
+        fi
+        how=$(grep -m1 -oE 'CRASH_SEED=[0-9]+: .{1,90}' "$copy/out" || grep -m1 -A1 'panicked at' "$copy/out" | tail -1 | cut -c1-100)
+        echo "caught   $rule ($what) by $test: $how"
+        return
+    done
+    echo "MISSED   $rule: $what, and no test fails"
+    missed=$((missed + 1))
+}
+
+. "$here/tests/log_mutations.rules"
+
+[ "$missed" -eq 0 ] || { echo "$missed rules are not guarded"; exit 1; }
