@@ -12,10 +12,7 @@ use ringmq::log::vfs::{StdVfs, Vfs};
 use ringmq::log::{Batch, Item, Level, Log, LogOptions, Record, Tag};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|arg| !arg.starts_with("--"))
-        .collect();
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let seconds: f64 = args.first().map_or(Ok(0.5), |text| text.parse())?;
     let root = args.get(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let bench = Bench {
@@ -83,13 +80,7 @@ impl Bench {
             }
         }
         log.flush(Level::Os)?;
-        report(
-            &format!("submit, no sync, {bytes} B"),
-            count,
-            bytes,
-            start.elapsed(),
-            &mut [],
-        );
+        report(&format!("submit, no sync, {bytes} B"), count, bytes, start.elapsed(), &mut []);
         self.close(log)
     }
 
@@ -125,13 +116,7 @@ impl Bench {
             log.append(&[Record::new(1, count, &body)], Level::Os)?;
             count += 1;
         }
-        report(
-            &format!("append, no sync, {bytes} B"),
-            count,
-            bytes,
-            start.elapsed(),
-            &mut [],
-        );
+        report(&format!("append, no sync, {bytes} B"), count, bytes, start.elapsed(), &mut []);
         self.close(log)
     }
 
@@ -157,10 +142,7 @@ impl Bench {
             let handles: Vec<_> = (0..threads).map(|topic| scope.spawn(run(topic))).collect();
             handles
                 .into_iter()
-                .map(|h| {
-                    h.join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
+                .map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
         let elapsed = start.elapsed();
@@ -201,23 +183,13 @@ impl Bench {
                     found += record.body.len() as u64;
                 }
             }
-            report(
-                &format!("read, {bytes} B"),
-                found / bytes as u64,
-                bytes,
-                start.elapsed(),
-                &mut [],
-            );
+            report(&format!("read, {bytes} B"), found / bytes as u64, bytes, start.elapsed(), &mut []);
         }
         drop(log);
         for _ in 0..2 {
             let start = Instant::now();
             let (log, report) = Log::open(Arc::clone(&self.vfs), &self.dir, LogOptions::new())?;
-            println!(
-                "open after a kill: {:?}, {} MiB scanned",
-                start.elapsed(),
-                report.scanned >> 20
-            );
+            println!("open after a kill: {:?}, {} MiB scanned", start.elapsed(), report.scanned >> 20);
             drop(log);
         }
         remove(&self.dir);
@@ -242,10 +214,7 @@ fn report(name: &str, count: u64, bytes: usize, elapsed: Duration, took: &mut [u
     let megabytes = per_second * bytes as f64 / 1e6;
     print!("{name:<48} {per_second:>12.0}/s {megabytes:>8.0} MB/s");
     took.sort_unstable();
-    let at = |part: f64| {
-        took.get((took.len() as f64 * part) as usize)
-            .map_or(0, |nanos| nanos / 1000)
-    };
+    let at = |part: f64| took.get((took.len() as f64 * part) as usize).map_or(0, |nanos| nanos / 1000);
     match took.len() {
         0 => println!(),
         _ => println!("   p50 {} us, p99 {} us", at(0.50), at(0.99)),

@@ -42,11 +42,7 @@ mod imp {
             guard
         }
 
-        pub(crate) fn wait_until<'a, T>(
-            &self,
-            mut guard: MutexGuard<'a, T>,
-            deadline: std::time::Instant,
-        ) -> MutexGuard<'a, T> {
+        pub(crate) fn wait_until<'a, T>(&self, mut guard: MutexGuard<'a, T>, deadline: std::time::Instant) -> MutexGuard<'a, T> {
             self.0.wait_until(&mut guard, deadline);
             guard
         }

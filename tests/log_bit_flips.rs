@@ -14,9 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use ringmq::log::sim::SimDisk;
-use ringmq::log::{
-    Background, Damage, Level, Log, LogError, LogOptions, OnDamage, OpenReport, Record, Verify,
-};
+use ringmq::log::{Background, Damage, Level, Log, LogError, LogOptions, OnDamage, OpenReport, Record, Verify};
 
 use log_support::oracle::Rec;
 use log_support::rng::Rng;
@@ -48,10 +46,7 @@ fn made() -> (SimDisk, Vec<Vec<Rec>>) {
                 body: (0..rng.below(700)).map(|_| rng.next() as u8).collect(),
             })
             .collect();
-        let borrowed: Vec<_> = batch
-            .iter()
-            .map(|r| Record::new(r.topic, r.offset, &r.body))
-            .collect();
+        let borrowed: Vec<_> = batch.iter().map(|r| Record::new(r.topic, r.offset, &r.body)).collect();
         log.append(&borrowed, Level::Synced).unwrap();
         next += batch.len() as u64;
         batches.push(batch);
@@ -84,10 +79,7 @@ impl Effect {
                 lost.push(next);
                 next += 1;
             }
-            assert!(
-                next < all.len(),
-                "{record:?} was never appended there: {report:?}"
-            );
+            assert!(next < all.len(), "{record:?} was never appended there: {report:?}");
             next += 1;
         }
         lost.extend(next..all.len());
@@ -102,9 +94,7 @@ impl Effect {
     /// Damage is named at this place.
     fn names(&self, file: &Path, byte: u64) -> bool {
         let mut all = self.report.damage.iter().chain(&self.damage);
-        all.any(|d| {
-            d.file.ends_with(file) && (d.position..d.position + d.len.max(1)).contains(&byte)
-        })
+        all.any(|d| d.file.ends_with(file) && (d.position..d.position + d.len.max(1)).contains(&byte))
     }
 
     /// Somebody was told something.
@@ -122,11 +112,7 @@ impl Effect {
 }
 
 /// Breaks a copy of the disk in every way of a list, on all cores; `check` judges each effect.
-fn each<T: Sync>(
-    ways: &[T],
-    breaks: impl Fn(&SimDisk, &T) + Sync,
-    check: impl Fn(&T, Result<Effect, LogError>) + Sync,
-) {
+fn each<T: Sync>(ways: &[T], breaks: impl Fn(&SimDisk, &T) + Sync, check: impl Fn(&T, Result<Effect, LogError>) + Sync) {
     let (disk, batches) = made();
     let all = batches.concat();
     let next = AtomicUsize::new(0);
@@ -145,20 +131,14 @@ fn each<T: Sync>(
 
 fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let (disk, _) = made();
-    let files: Vec<_> = disk
-        .files()
-        .into_iter()
-        .map(|f| (f.clone(), disk.read(&f).unwrap()))
-        .collect();
+    let files: Vec<_> = disk.files().into_iter().map(|f| (f.clone(), disk.read(&f).unwrap())).collect();
     assert!(files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() >= 64 << 10);
     files
 }
 
 /// Every place of a list of files, each `step` bytes.
 fn places(files: &[(PathBuf, Vec<u8>)], step: usize) -> Vec<(usize, u64)> {
-    let of = |(i, (_, bytes)): (usize, &(PathBuf, Vec<u8>))| {
-        (0..bytes.len() as u64).step_by(step).map(move |at| (i, at))
-    };
+    let of = |(i, (_, bytes)): (usize, &(PathBuf, Vec<u8>))| (0..bytes.len() as u64).step_by(step).map(move |at| (i, at));
     files.iter().enumerate().flat_map(of).collect()
 }
 
@@ -170,12 +150,7 @@ fn every_flipped_bit_costs_what_it_hits_and_is_named() {
         .into_iter()
         .flat_map(|(f, at)| (0..8).map(move |bit| (f, at, bit)))
         .collect();
-    let (idle, noticed, records, blocks) = (
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-        AtomicUsize::new(0),
-    );
+    let (idle, noticed, records, blocks) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     each(
         &ways,
         |disk, (file, at, bit)| assert!(disk.flip(&files[*file].0, at * 8 + bit)),
@@ -186,10 +161,7 @@ fn every_flipped_bit_costs_what_it_hits_and_is_named() {
             let count = match effect.lost.as_slice() {
                 [] if effect.noticed() => &noticed,
                 [] => {
-                    assert_eq!(
-                        bytes[*at as usize], 0,
-                        "{place} is not noticed and was no zero"
-                    );
+                    assert_eq!(bytes[*at as usize], 0, "{place} is not noticed and was no zero");
                     &idle
                 }
                 lost => {
@@ -199,10 +171,7 @@ fn every_flipped_bit_costs_what_it_hits_and_is_named() {
                         first += b.len();
                         (first - b.len()..first).collect::<Vec<_>>()
                     });
-                    assert!(
-                        lost.len() == 1 || block.into_iter().any(|b| b == lost),
-                        "{place} costs {lost:?}"
-                    );
+                    assert!(lost.len() == 1 || block.into_iter().any(|b| b == lost), "{place} costs {lost:?}");
                     if lost.len() == 1 { &records } else { &blocks }
                 }
             };
@@ -228,10 +197,7 @@ fn every_truncation_is_noticed_or_costs_nothing() {
         |(file, len), effect| {
             let place = format!("{} cut at {len}", files[*file].0.display());
             let effect = effect.unwrap_or_else(|e| panic!("{place} bricks the log: {e}"));
-            assert!(
-                effect.lost.is_empty() || effect.noticed(),
-                "lost in silence: {place}: {effect:?}"
-            );
+            assert!(effect.lost.is_empty() || effect.noticed(), "lost in silence: {place}: {effect:?}");
         },
     );
 }
@@ -261,20 +227,11 @@ fn every_zeroed_or_misdirected_sector_is_noticed_and_costs_its_blocks_only() {
                 disk.put(name, &broken);
             },
             |(file, at), effect| {
-                let place = format!(
-                    "{size} bytes at {at} of {} {what}",
-                    files[*file].0.display()
-                );
+                let place = format!("{size} bytes at {at} of {} {what}", files[*file].0.display());
                 let effect = effect.unwrap_or_else(|e| panic!("{place} brick the log: {e}"));
-                assert!(
-                    effect.lost.is_empty() || effect.noticed(),
-                    "lost in silence: {place}: {effect:?}"
-                );
+                assert!(effect.lost.is_empty() || effect.noticed(), "lost in silence: {place}: {effect:?}");
                 let most = size / 80 + 2 * PER_BLOCK as usize;
-                assert!(
-                    effect.lost.len() <= most && effect.lost.len() < effect.total,
-                    "{place}: {effect:?}"
-                );
+                assert!(effect.lost.len() <= most && effect.lost.len() < effect.total, "{place}: {effect:?}");
             },
         );
     }
@@ -288,33 +245,17 @@ fn a_damaged_log_can_be_refused_and_is_then_left_as_it_is() {
         .into_iter()
         .find(|f| f.extension().is_some_and(|e| e == "log"))
         .unwrap();
-    let content = |disk: &SimDisk| -> Vec<_> {
-        disk.files()
-            .into_iter()
-            .map(|f| (f.clone(), disk.read(&f)))
-            .collect()
-    };
+    let content = |disk: &SimDisk| -> Vec<_> { disk.files().into_iter().map(|f| (f.clone(), disk.read(&f))).collect() };
     // Somewhere in the first segment, behind its header: a record or the head of a block.
     for byte in [1100, 2000, 5000] {
         let broken = disk.copy();
         broken.flip(&segment, byte * 8);
         let before = content(&broken);
-        match Log::open(
-            Arc::new(broken.clone()),
-            DIR,
-            options().on_damage(OnDamage::Refuse),
-        ) {
+        match Log::open(Arc::new(broken.clone()), DIR, options().on_damage(OnDamage::Refuse)) {
             Err(LogError::Refused { report }) => assert!(!report.damage.is_empty()),
             other => panic!("byte {byte}: {other:?}"),
         }
-        assert!(
-            before == content(&broken),
-            "byte {byte}: refusing changed the directory"
-        );
-        assert!(
-            Effect::of(&broken, &batches.concat())
-                .unwrap()
-                .names(&segment, byte)
-        );
+        assert!(before == content(&broken), "byte {byte}: refusing changed the directory");
+        assert!(Effect::of(&broken, &batches.concat()).unwrap().names(&segment, byte));
     }
 }

@@ -35,13 +35,9 @@ fn ends(case: impl FnOnce() + Send + 'static) {
 }
 
 fn open(dir: &Path) -> Log {
-    Log::open(
-        Arc::new(StdVfs::new()),
-        dir,
-        LogOptions::new().segment_bytes(16 << 10, 64 << 10),
-    )
-    .unwrap()
-    .0
+    Log::open(Arc::new(StdVfs::new()), dir, LogOptions::new().segment_bytes(16 << 10, 64 << 10))
+        .unwrap()
+        .0
 }
 
 #[test]
@@ -51,10 +47,7 @@ fn dropping_with_receipts_and_notes_under_way_ends_and_frees_the_directory() {
         for round in 0..20 {
             let log = open(dir.path());
             let receipts: Vec<_> = (0..50)
-                .map(|i| {
-                    log.submit(&[Record::new(1, i, &[1; 500])], Level::Synced)
-                        .unwrap()
-                })
+                .map(|i| log.submit(&[Record::new(1, i, &[1; 500])], Level::Synced).unwrap())
                 .collect();
             let mut batch = Batch::new();
             batch.push(Tag::default(), b"fact").unwrap();
@@ -74,10 +67,7 @@ fn closing_writes_everything_that_was_handed_over() {
         let dir = Scratch::new("close-close");
         let log = open(dir.path());
         let receipts: Vec<_> = (0..100)
-            .map(|i| {
-                log.submit(&[Record::new(1, i, &[1; 500])], Level::Os)
-                    .unwrap()
-            })
+            .map(|i| log.submit(&[Record::new(1, i, &[1; 500])], Level::Os).unwrap())
             .collect();
         let mut batch = Batch::new();
         batch
@@ -95,15 +85,10 @@ fn closing_writes_everything_that_was_handed_over() {
         for receipt in receipts {
             receipt.wait().unwrap();
         }
-        let (log, report) =
-            Log::open(Arc::new(StdVfs::new()), dir.path(), LogOptions::new()).unwrap();
+        let (log, report) = Log::open(Arc::new(StdVfs::new()), dir.path(), LogOptions::new()).unwrap();
         assert!(report.clean, "{report:?}");
         assert_eq!(
-            read_all(&log)
-                .unwrap()
-                .iter()
-                .map(|r| r.offset)
-                .collect::<Vec<_>>(),
+            read_all(&log).unwrap().iter().map(|r| r.offset).collect::<Vec<_>>(),
             (0..=100).collect::<Vec<_>>()
         );
     });
@@ -121,16 +106,13 @@ fn closing_while_others_append_ends_with_an_answer_for_everybody() {
                 thread::spawn(move || {
                     start.wait();
                     for i in 0..300 {
-                        log.append(&[Record::new(topic, i, &[2; 100])], Level::Os)
-                            .unwrap();
+                        log.append(&[Record::new(topic, i, &[2; 100])], Level::Os).unwrap();
                     }
                 })
             })
             .collect();
         start.wait();
-        workers
-            .into_iter()
-            .for_each(|worker| worker.join().unwrap());
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
         Arc::into_inner(log).unwrap().close().unwrap();
         assert_eq!(read_all(&open(dir.path())).unwrap().len(), 900);
     });
@@ -143,9 +125,7 @@ fn dropping_while_unwinding_ends() {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let log = open(dir.path());
             log.append(&[Record::new(1, 0, b"x")], Level::Os).unwrap();
-            let _receipt = log
-                .submit(&[Record::new(1, 1, b"y")], Level::Synced)
-                .unwrap();
+            let _receipt = log.submit(&[Record::new(1, 1, b"y")], Level::Synced).unwrap();
             panic!("as planned");
         }));
         assert!(panicked.is_err());
@@ -159,8 +139,7 @@ fn an_idle_log_uses_no_processor_time() {
     ends(|| {
         let dir = Scratch::new("close-idle");
         let log = open(dir.path());
-        log.append(&[Record::new(1, 0, b"x")], Level::Synced)
-            .unwrap();
+        log.append(&[Record::new(1, 0, b"x")], Level::Synced).unwrap();
         log.flush(Level::Synced).unwrap();
         let wakes = || -> u64 {
             let mut sum = 0;
@@ -168,13 +147,9 @@ fn an_idle_log_uses_no_processor_time() {
                 let task = task.unwrap().path();
                 let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
                 let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
-                let switches = status
-                    .lines()
-                    .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+                let switches = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
                 if name.starts_with("ringmq") {
-                    sum += switches
-                        .and_then(|n| n.trim().parse::<u64>().ok())
-                        .unwrap_or(0);
+                    sum += switches.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0);
                 }
             }
             sum
@@ -184,10 +159,6 @@ fn an_idle_log_uses_no_processor_time() {
         let _ = quiet.recv_timeout(Duration::from_millis(2200));
         let before = wakes();
         let _ = quiet.recv_timeout(Duration::from_millis(1500));
-        assert_eq!(
-            wakes(),
-            before,
-            "the I/O thread wakes though nothing is to be done"
-        );
+        assert_eq!(wakes(), before, "the I/O thread wakes though nothing is to be done");
     });
 }

@@ -10,10 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use ringmq::log::sim::SimDisk;
-use ringmq::log::{
-    Batch, Hook, Item, Level, Location, Log, LogError, LogOptions, OpenReport, Reached, Record,
-    Staged, Tag, Veto,
-};
+use ringmq::log::{Batch, Hook, Item, Level, Location, Log, LogError, LogOptions, OpenReport, Reached, Record, Staged, Tag, Veto};
 
 fn open(disk: &SimDisk, options: LogOptions) -> (Log, OpenReport) {
     Log::open(Arc::new(disk.clone()), "data", options).expect("the disk is fine")
@@ -24,9 +21,7 @@ fn records(log: &Log) -> Vec<(u64, u64, Vec<u8>)> {
     let mut found = Vec::new();
     while let Some(item) = reader.next().expect("the disk is fine") {
         match item {
-            Item::Record(record) => {
-                found.push((record.tag.topic, record.tag.offset, record.body.to_vec()))
-            }
+            Item::Record(record) => found.push((record.tag.topic, record.tag.offset, record.body.to_vec())),
             other => panic!("{other:?}"),
         }
     }
@@ -61,9 +56,7 @@ fn sixteen_threads_share_syncs_and_lose_nothing() {
             scope.spawn(move || {
                 for offset in 0..200 {
                     let body = [topic as u8; 50];
-                    let placed = log
-                        .append(&[Record::new(topic, offset, &body)], Level::Synced)
-                        .expect("synced");
+                    let placed = log.append(&[Record::new(topic, offset, &body)], Level::Synced).expect("synced");
                     assert!(log.durable() >= placed.end);
                 }
             });
@@ -100,9 +93,7 @@ fn futures_are_completed_by_the_worker() {
         let placed = block_on(log.append_async(&mut batch, Level::Synced)).expect("synced");
         assert!(log.durable() >= placed.end);
     }
-    let receipt = log
-        .submit(&[Record::new(1, 50, b"submitted")], Level::Synced)
-        .expect("handed over");
+    let receipt = log.submit(&[Record::new(1, 50, b"submitted")], Level::Synced).expect("handed over");
     block_on(receipt).expect("synced");
     assert_eq!(records(&log).len(), 51);
 }
@@ -115,9 +106,7 @@ fn a_dropped_future_changes_nothing_about_a_batch_that_was_handed_over() {
     batch.push(Tag::default(), b"kept").expect("small");
     {
         let mut future = pin!(log.append_async(&mut batch, Level::Synced));
-        let polled = future
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
+        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
     }
     log.flush(Level::Synced).expect("synced");
@@ -152,11 +141,7 @@ impl Hook for Assign {
         match outcome {
             Ok(reached) => {
                 let mut told = self.told.lock().expect("no panic");
-                told.extend(
-                    reached
-                        .records()
-                        .map(|(tag, location)| (tag.offset, location)),
-                );
+                told.extend(reached.records().map(|(tag, location)| (tag.offset, location)));
             }
             Err(_) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
@@ -197,14 +182,8 @@ fn hooks_assign_offsets_in_log_order_and_veto_only_their_own_batch() {
                         told: Arc::clone(told),
                         failed: Arc::clone(failed),
                     };
-                    let level = if round % 2 == 0 {
-                        Level::Os
-                    } else {
-                        Level::Synced
-                    };
-                    let receipt = log
-                        .submit_batch(&mut batch, level, Some(Box::new(hook)))
-                        .expect("handed over");
+                    let level = if round % 2 == 0 { Level::Os } else { Level::Synced };
+                    let receipt = log.submit_batch(&mut batch, level, Some(Box::new(hook))).expect("handed over");
                     match receipt.wait() {
                         Ok(placed) => assert_eq!((placed.count as usize, veto), (size, false)),
                         Err(LogError::Vetoed { code }) => assert_eq!((code, veto), (42, true)),
@@ -219,18 +198,10 @@ fn hooks_assign_offsets_in_log_order_and_veto_only_their_own_batch() {
     assert_eq!(failed.load(Ordering::Relaxed), 40);
     assert_eq!(found.len() as u64, next.load(Ordering::Relaxed));
     assert!(
-        found
-            .iter()
-            .map(|record| record.1)
-            .eq(0..found.len() as u64),
+        found.iter().map(|record| record.1).eq(0..found.len() as u64),
         "offsets are in the order of the log"
     );
-    assert!(
-        told.iter()
-            .map(|(offset, _)| *offset)
-            .eq(0..found.len() as u64),
-        "so are the calls"
-    );
+    assert!(told.iter().map(|(offset, _)| *offset).eq(0..found.len() as u64), "so are the calls");
     let mut body = Vec::new();
     for ((offset, location), record) in told.iter().zip(&found) {
         let tag = Tag {
@@ -238,8 +209,7 @@ fn hooks_assign_offsets_in_log_order_and_veto_only_their_own_batch() {
             offset: *offset,
             ..Tag::default()
         };
-        log.read(tag, *location, &mut body)
-            .expect("the place is right");
+        log.read(tag, *location, &mut body).expect("the place is right");
         assert_eq!(body, record.2);
     }
 }
@@ -282,9 +252,7 @@ fn notes_ride_on_the_next_block() {
         )
         .expect("small");
     log.note(&mut batch, None).expect("handed over");
-    let placed = log
-        .append(&[Record::new(1, 0, b"message")], Level::Synced)
-        .expect("synced");
+    let placed = log.append(&[Record::new(1, 0, b"message")], Level::Synced).expect("synced");
     assert_eq!((placed.first, placed.count, log.stats().blocks), (1, 1, 1));
 }
 
@@ -313,16 +281,12 @@ fn a_full_queue_holds_up_those_who_submit_and_nothing_is_lost() {
 fn closing_twice_over_a_receipt_that_lives_on_is_harmless() {
     let disk = SimDisk::new(8);
     let (log, _) = open(&disk, LogOptions::new());
-    let receipt = log
-        .submit(&[Record::new(1, 0, b"late")], Level::Synced)
-        .expect("handed over");
+    let receipt = log.submit(&[Record::new(1, 0, b"late")], Level::Synced).expect("handed over");
     log.close().expect("closed");
     receipt.wait().expect("closing has written it");
     let (log, report) = open(&disk, LogOptions::new());
     assert!(report.clean);
-    let receipt = log
-        .submit(&[Record::new(1, 1, b"lost")], Level::Synced)
-        .expect("handed over");
+    let receipt = log.submit(&[Record::new(1, 1, b"lost")], Level::Synced).expect("handed over");
     drop(log);
     assert!(matches!(receipt.wait(), Err(LogError::Closed)));
 }
@@ -334,8 +298,7 @@ fn a_reader_goes_on_where_writers_have_gone_in_the_meantime() {
     let mut reader = log.reader(log.range().0).expect("the first position");
     for offset in 0..200 {
         assert!(reader.next().expect("the disk is fine").is_none());
-        log.append(&[Record::new(1, offset, &[3; 100])], Level::Os)
-            .expect("written");
+        log.append(&[Record::new(1, offset, &[3; 100])], Level::Os).expect("written");
         match reader.next().expect("the disk is fine") {
             Some(Item::Record(found)) => assert_eq!(found.tag.offset, offset),
             other => panic!("{other:?}"),
@@ -349,11 +312,8 @@ fn pinned_bodies_stay_while_the_reader_moves_on() {
     let disk = SimDisk::new(10);
     let (log, _) = open(&disk, LogOptions::new());
     for offset in 0..100u64 {
-        log.append(
-            &[Record::new(1, offset, &[offset as u8; 10_000])],
-            Level::Os,
-        )
-        .expect("written");
+        log.append(&[Record::new(1, offset, &[offset as u8; 10_000])], Level::Os)
+            .expect("written");
     }
     let mut reader = log.reader(log.range().0).expect("the first position");
     let mut pinned = Vec::new();
@@ -372,11 +332,8 @@ fn retired_and_rewritten_segments_keep_their_readers_and_their_order() {
     let options = || LogOptions::new().segment_bytes(4096, 8192);
     let (log, _) = open(&disk, options());
     for offset in 0..400u64 {
-        log.append(
-            &[Record::new(offset % 3, offset, &[offset as u8; 60])],
-            Level::Os,
-        )
-        .expect("written");
+        log.append(&[Record::new(offset % 3, offset, &[offset as u8; 60])], Level::Os)
+            .expect("written");
     }
     let before = records(&log);
     let segments = log.segments();
@@ -391,12 +348,7 @@ fn retired_and_rewritten_segments_keep_their_readers_and_their_order() {
         )
         .expect("rewritten");
     assert!(rewrote.after < rewrote.before && rewrote.kept as usize == moved.len());
-    assert!(
-        old_reader
-            .next()
-            .expect("the old file is still there")
-            .is_some()
-    );
+    assert!(old_reader.next().expect("the old file is still there").is_some());
     let mut body = Vec::new();
     for (tag, location) in &moved {
         log.read(*tag, *location, &mut body).expect("the new place");
@@ -406,13 +358,7 @@ fn retired_and_rewritten_segments_keep_their_readers_and_their_order() {
     let after = records(&log);
     assert!(after.len() < before.len());
     for topic in 0..3 {
-        assert!(
-            after
-                .iter()
-                .filter(|r| r.0 == topic)
-                .map(|r| r.1)
-                .is_sorted()
-        );
+        assert!(after.iter().filter(|r| r.0 == topic).map(|r| r.1).is_sorted());
     }
     assert!(inside(moved[0].1.lsn.0));
     log.retire(segments[0].first).expect("sealed");
@@ -421,10 +367,7 @@ fn retired_and_rewritten_segments_keep_their_readers_and_their_order() {
     assert!(after.ends_with(&kept));
     log.close().expect("closed");
     let (log, report) = open(&disk, options().verify(ringmq::log::Verify::All));
-    assert!(
-        report.damage.is_empty() && report.missing.is_empty(),
-        "{report:?}"
-    );
+    assert!(report.damage.is_empty() && report.missing.is_empty(), "{report:?}");
     assert_eq!(records(&log), kept);
 }
 
@@ -433,8 +376,7 @@ fn a_failed_sync_fences_until_the_log_is_opened_again() {
     use ringmq::log::sim::{Fault, Op};
     let disk = SimDisk::new(12);
     let (log, _) = open(&disk, LogOptions::new());
-    log.append(&[Record::new(1, 0, b"promised")], Level::Synced)
-        .expect("synced");
+    log.append(&[Record::new(1, 0, b"promised")], Level::Synced).expect("synced");
     disk.fail(Op::Sync, 0, Fault::Eio);
     let failed = log.append(&[Record::new(1, 1, b"unknown")], Level::Synced);
     assert!(matches!(failed, Err(LogError::Fenced { .. })), "{failed:?}");
@@ -446,8 +388,7 @@ fn a_failed_sync_fences_until_the_log_is_opened_again() {
     drop(log);
     let (log, _) = open(&disk, LogOptions::new());
     assert_eq!(records(&log)[0].2, b"promised");
-    log.append(&[Record::new(1, 3, b"again")], Level::Synced)
-        .expect("synced");
+    log.append(&[Record::new(1, 3, b"again")], Level::Synced).expect("synced");
 }
 
 #[test]
@@ -458,8 +399,7 @@ fn a_thousand_crashes_cost_little_space_and_lose_nothing() {
         let (log, _) = open(&disk, LogOptions::new());
         if round % 100 == 0 {
             for offset in count..count + 10 {
-                log.append(&[Record::new(1, offset, b"small")], Level::Synced)
-                    .expect("synced");
+                log.append(&[Record::new(1, offset, b"small")], Level::Synced).expect("synced");
             }
             count += 10;
         }
@@ -470,11 +410,7 @@ fn a_thousand_crashes_cost_little_space_and_lose_nothing() {
     }
     let (log, _) = open(&disk, LogOptions::new());
     assert!(records(&log).iter().map(|record| record.1).eq(0..count));
-    assert!(
-        disk.used() <= 1 << 20,
-        "{} bytes after a thousand crashes",
-        disk.used()
-    );
+    assert!(disk.used() <= 1 << 20, "{} bytes after a thousand crashes", disk.used());
 }
 
 #[test]
@@ -507,33 +443,19 @@ fn everybody_gets_an_answer_however_they_wait() {
                 let mut state = topic + 1;
                 let mut batch = Batch::new();
                 for offset in 0..400 {
-                    state = state
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let body = vec![topic as u8; (state >> 56) as usize];
-                    let level = if state & (1 << 40) == 0 {
-                        Level::Os
-                    } else {
-                        Level::Synced
-                    };
+                    let level = if state & (1 << 40) == 0 { Level::Os } else { Level::Synced };
                     let tag = Tag {
                         topic,
                         offset,
                         ..Tag::default()
                     };
                     match (state >> 33) % 6 {
-                        0 => drop(
-                            log.append(&[Record { tag, body: &body }], level)
-                                .expect("appended"),
-                        ),
-                        1 => drop(
-                            log.submit(&[Record { tag, body: &body }], level)
-                                .expect("handed over"),
-                        ),
+                        0 => drop(log.append(&[Record { tag, body: &body }], level).expect("appended")),
+                        1 => drop(log.submit(&[Record { tag, body: &body }], level).expect("handed over")),
                         2 => {
-                            let receipt = log
-                                .submit(&[Record { tag, body: &body }], level)
-                                .expect("handed over");
+                            let receipt = log.submit(&[Record { tag, body: &body }], level).expect("handed over");
                             receipt.wait().expect("reached");
                         }
                         3 => {
@@ -546,9 +468,7 @@ fn everybody_gets_an_answer_however_they_wait() {
                         }
                         _ => {
                             batch.push(tag, &body).expect("small");
-                            let receipt = log
-                                .submit_batch(&mut batch, level, None)
-                                .expect("handed over");
+                            let receipt = log.submit_batch(&mut batch, level, None).expect("handed over");
                             block_on(receipt).expect("reached");
                         }
                     }
@@ -561,10 +481,7 @@ fn everybody_gets_an_answer_however_they_wait() {
     assert!(report.clean && report.damage.is_empty(), "{report:?}");
     let found = records(&log);
     for topic in 0..8 {
-        let offsets = found
-            .iter()
-            .filter(|record| record.0 == topic)
-            .map(|record| record.1);
+        let offsets = found.iter().filter(|record| record.0 == topic).map(|record| record.1);
         assert!(offsets.eq(0..400), "topic {topic}");
     }
 }

@@ -34,9 +34,7 @@ fn no_crash_loses_invents_reorders_or_bricks() {
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while states.load(Ordering::Relaxed) < wanted
-                    || next.load(Ordering::Relaxed) < SCRIPTS
-                {
+                while states.load(Ordering::Relaxed) < wanted || next.load(Ordering::Relaxed) < SCRIPTS {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let opened = catch_unwind(AssertUnwindSafe(|| explore(seed)));
                     let Ok(opened) = opened else {
@@ -50,10 +48,7 @@ fn no_crash_loses_invents_reorders_or_bricks() {
         }
     });
     let (states, scripts) = (states.into_inner(), next.into_inner());
-    println!(
-        "{states} crash states of {scripts} scripts in {:?}",
-        begun.elapsed()
-    );
+    println!("{states} crash states of {scripts} scripts in {:?}", begun.elapsed());
     assert!(states >= wanted && scripts >= SCRIPTS);
 }
 
@@ -86,11 +81,7 @@ fn explore(seed: u64) -> u64 {
     let begun = Instant::now();
     explorer.open(&SimDisk::new(seed), before, 1, 0, &mut rng);
     if std::env::var_os("CRASH_VERBOSE").is_some() {
-        println!(
-            "script {seed}: {} states, {:?}",
-            explorer.states,
-            begun.elapsed()
-        );
+        println!("script {seed}: {} states, {:?}", explorer.states, begun.elapsed());
     }
     explorer.states
 }
@@ -130,22 +121,13 @@ impl Explorer {
         };
         self.judge(&before, &ran.found, disk);
         let report = &ran.report;
-        if !report.damage.is_empty()
-            || (!report.missing.is_empty() && !before.holes)
-            || !report.unknown.is_empty()
-        {
-            self.fail(
-                &before,
-                &format!("a crash was taken for damage: {report:?}"),
-                disk,
-            );
+        if !report.damage.is_empty() || (!report.missing.is_empty() && !before.holes) || !report.unknown.is_empty() {
+            self.fail(&before, &format!("a crash was taken for damage: {report:?}"), disk);
         }
 
         let chosen: Vec<&Moment> = if all {
             ran.opening.iter().chain(&ran.moments).collect()
-        } else if wants_opening
-            || ((generation, depth) > self.thorough && depth < DEPTH && rng.one_in(2))
-        {
+        } else if wants_opening || ((generation, depth) > self.thorough && depth < DEPTH && rng.one_in(2)) {
             ran.opening.iter().collect()
         } else {
             ran.moments.iter().collect()
@@ -197,15 +179,7 @@ impl Explorer {
         }
     }
 
-    fn crash(
-        &mut self,
-        moment: &Moment,
-        mut next: Before,
-        loss: Loss,
-        generation: u32,
-        depth: u32,
-        rng: &mut Rng,
-    ) {
+    fn crash(&mut self, moment: &Moment, mut next: Before, loss: Loss, generation: u32, depth: u32, rng: &mut Rng) {
         if generation > GENERATIONS || depth > DEPTH {
             return;
         }

@@ -29,8 +29,7 @@ fn made(seed: u64) -> SimDisk {
     let disk = SimDisk::new(seed);
     let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(seed)).unwrap();
     for offset in 0..COUNT {
-        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced)
-            .unwrap();
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced).unwrap();
     }
     log.close().unwrap();
     disk.settle();
@@ -41,10 +40,7 @@ fn open(disk: &SimDisk) -> Result<(Vec<u64>, OpenReport, usize), LogError> {
     let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options())?;
     let (found, damage) = read_salvaging(&log)?;
     let offsets: Vec<u64> = found.iter().map(|r: &Rec| r.offset).collect();
-    assert!(
-        offsets.is_sorted_by(|a, b| a < b),
-        "{offsets:?} are out of order: {report:?}"
-    );
+    assert!(offsets.is_sorted_by(|a, b| a < b), "{offsets:?} are out of order: {report:?}");
     Ok((offsets, report, damage.len()))
 }
 
@@ -77,18 +73,11 @@ fn files_of_others_are_left_alone_and_named() {
     for _ in 0..3 {
         let (found, report, _) = open(&disk).unwrap();
         assert_eq!(found, all());
-        assert!(
-            report.unknown.iter().any(|f| f.ends_with("notes.txt")),
-            "{report:?}"
-        );
+        assert!(report.unknown.iter().any(|f| f.ends_with("notes.txt")), "{report:?}");
         disk.kill();
     }
     for name in strange {
-        assert_eq!(
-            disk.read(format!("{DIR}/{name}")).as_deref(),
-            Some(name.as_bytes()),
-            "{name}"
-        );
+        assert_eq!(disk.read(format!("{DIR}/{name}")).as_deref(), Some(name.as_bytes()), "{name}");
     }
 }
 
@@ -101,13 +90,8 @@ fn a_missing_segment_is_reported_and_the_others_are_served() {
         let disk = made.copy();
         disk.remove(gone);
         let (found, report, damage) = open(&disk).unwrap();
-        assert!(
-            found.len() >= COUNT as usize - 14,
-            "{}: {found:?}",
-            gone.display()
-        );
-        let noticed =
-            !report.missing.is_empty() || !report.damage.is_empty() || damage > 0 || !report.clean;
+        assert!(found.len() >= COUNT as usize - 14, "{}: {found:?}", gone.display());
+        let noticed = !report.missing.is_empty() || !report.damage.is_empty() || damage > 0 || !report.clean;
         assert!(
             found == all() || noticed || report.first.0 > 0,
             "{} is gone in silence: {report:?}",
@@ -135,12 +119,7 @@ fn a_segment_under_the_name_of_another_is_never_read_as_it() {
                 || !report.quarantined.is_empty()
                 || !report.kept.is_empty()
                 || report.first.0 > 0;
-            assert!(
-                found == all() || noticed,
-                "{} over {}",
-                a.display(),
-                b.display()
-            );
+            assert!(found == all() || noticed, "{} over {}", a.display(), b.display());
         }
     }
 }
@@ -169,8 +148,7 @@ fn stale_blocks_behind_the_end_are_never_read() {
     let disk = SimDisk::new(3);
     let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
     for offset in 0..5 {
-        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced)
-            .unwrap();
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced).unwrap();
     }
     drop(log);
     disk.kill();
@@ -185,11 +163,7 @@ fn stale_blocks_behind_the_end_are_never_read() {
             with.extend_from_slice(&bytes[stale..end]);
             broken.put(&active, &with);
             let (found, report, _) = open(&broken).unwrap();
-            assert_eq!(
-                found,
-                [0, 1, 2, 3, 4],
-                "stale from {stale}, gap {gap}: {report:?}"
-            );
+            assert_eq!(found, [0, 1, 2, 3, 4], "stale from {stale}, gap {gap}: {report:?}");
         }
     }
 }
@@ -256,10 +230,7 @@ fn a_thousand_idle_files_are_no_obstacle() {
     let disk = made(1);
     let copy = made(1);
     for i in 0..300u64 {
-        copy.put(
-            format!("{DIR}/log/{:016x}-{:016x}.0.log", 1000 + i, 1000 + i),
-            b"",
-        );
+        copy.put(format!("{DIR}/log/{:016x}-{:016x}.0.log", 1000 + i, 1000 + i), b"");
         copy.put(format!("{DIR}/log/{i:016x}.tmp"), b"x");
         copy.put(format!("{DIR}/log/{i:016x}.spare"), b"x");
         copy.put(format!("{DIR}/log/junk{i}"), b"x");
@@ -279,35 +250,21 @@ fn a_small_log_stays_small_over_a_thousand_crash_restarts() {
     )
     .unwrap();
     for offset in 0..10 {
-        log.append(&[Record::new(1, offset, &[7; 30])], Level::Synced)
-            .unwrap();
+        log.append(&[Record::new(1, offset, &[7; 30])], Level::Synced).unwrap();
     }
     drop(log);
-    assert!(
-        disk.used() <= 1 << 20,
-        "{} bytes for 10 records",
-        disk.used()
-    );
+    assert!(disk.used() <= 1 << 20, "{} bytes for 10 records", disk.used());
     for restart in 0..1000 {
         disk.kill();
         if restart % 2 == 0 {
             disk.power_cut(restart);
         }
-        let options = LogOptions::new()
-            .background(Background::Inline)
-            .seed(restart);
+        let options = LogOptions::new().background(Background::Inline).seed(restart);
         let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options).unwrap();
-        assert!(
-            report.damage.is_empty() && report.missing.is_empty(),
-            "{report:?}"
-        );
+        assert!(report.damage.is_empty() && report.missing.is_empty(), "{report:?}");
         let (found, _) = read_salvaging(&log).unwrap();
         assert_eq!(found.len(), 10, "restart {restart}");
-        assert!(
-            disk.used() <= 4 << 20,
-            "{} bytes after {restart} restarts",
-            disk.used()
-        );
+        assert!(disk.used() <= 4 << 20, "{} bytes after {restart} restarts", disk.used());
     }
     println!("{} bytes, {} files", disk.used(), disk.files().len());
 }
@@ -318,15 +275,11 @@ fn a_tail_torn_at_any_byte_is_cut_kept_aside_and_reported() {
     let disk = SimDisk::new(3);
     let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
     for offset in 0..5 {
-        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced)
-            .unwrap();
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced).unwrap();
     }
     let before = disk.read(segments(&disk).pop().unwrap()).unwrap();
-    log.append(
-        &[Record::new(1, 5, &[7; 300]), Record::new(1, 6, &[7; 300])],
-        Level::Os,
-    )
-    .unwrap();
+    log.append(&[Record::new(1, 5, &[7; 300]), Record::new(1, 6, &[7; 300])], Level::Os)
+        .unwrap();
     drop(log);
     disk.kill();
     let active = segments(&disk).pop().unwrap();
@@ -340,10 +293,7 @@ fn a_tail_torn_at_any_byte_is_cut_kept_aside_and_reported() {
             let mut with = bytes.clone();
             match how {
                 "zeros" => with[torn..].fill(0),
-                "noise" => with[torn..end]
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(i, b)| *b ^= i as u8 | 1),
+                "noise" => with[torn..end].iter_mut().enumerate().for_each(|(i, b)| *b ^= i as u8 | 1),
                 _ => with.truncate(torn),
             }
             broken.put(&active, &with);
@@ -361,11 +311,7 @@ fn a_tail_torn_at_any_byte_is_cut_kept_aside_and_reported() {
                 cut.position <= torn as u64 && cut.file.ends_with(&active),
                 "{how} from {torn}: {report:?}"
             );
-            assert_eq!(
-                report.quarantined.len(),
-                1,
-                "{how} from {torn} is not kept aside: {report:?}"
-            );
+            assert_eq!(report.quarantined.len(), 1, "{how} from {torn} is not kept aside: {report:?}");
             let aside = broken.read(&report.quarantined[0]).unwrap();
             assert!(
                 with[cut.position as usize..].starts_with(&aside),
@@ -380,14 +326,9 @@ fn records_that_change_places_are_both_named() {
     let disk = SimDisk::new(3);
     let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
     let bodies: Vec<Vec<u8>> = (0..4u8).map(|i| vec![0xA0 + i; 64]).collect();
-    let records: Vec<_> = bodies
-        .iter()
-        .enumerate()
-        .map(|(i, body)| Record::new(1, i as u64, body))
-        .collect();
+    let records: Vec<_> = bodies.iter().enumerate().map(|(i, body)| Record::new(1, i as u64, body)).collect();
     log.append(&records, Level::Synced).unwrap();
-    log.append(&[Record::new(1, 4, b"behind")], Level::Synced)
-        .unwrap();
+    log.append(&[Record::new(1, 4, b"behind")], Level::Synced).unwrap();
     log.close().unwrap();
     disk.settle();
     let active = segments(&disk).pop().unwrap();
@@ -410,12 +351,7 @@ fn a_block_of_another_place_segment_epoch_or_chain_is_no_block_of_this_log() {
     let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
     let mut begins = 0;
     for offset in 0..4 {
-        begins = 1024
-            + log
-                .append(&[Record::new(1, offset, &[7; 300])], Level::Os)
-                .unwrap()
-                .lsn
-                .0 as usize;
+        begins = 1024 + log.append(&[Record::new(1, offset, &[7; 300])], Level::Os).unwrap().lsn.0 as usize;
     }
     drop(log);
     disk.kill();
@@ -433,18 +369,14 @@ fn a_block_of_another_place_segment_epoch_or_chain_is_no_block_of_this_log() {
         let broken = disk.copy();
         let mut with = bytes.clone();
         with[begins + at] = with[begins + at].wrapping_add(change);
-        ringmq::log::probe::seal_block(&mut with[begins..], None, report.log_id)
-            .expect("a block begins there");
+        ringmq::log::probe::seal_block(&mut with[begins..], None, report.log_id).expect("a block begins there");
         broken.put(&active, &with);
         let (found, report, _) = open(&broken).unwrap();
         if field == "nothing" {
             assert_eq!(found, [0, 1, 2, 3], "the seal is right: {report:?}");
         } else {
             assert_eq!(found, [0, 1, 2], "a block with another {field}: {report:?}");
-            assert!(
-                report.cut.is_some(),
-                "a block with another {field}: {report:?}"
-            );
+            assert!(report.cut.is_some(), "a block with another {field}: {report:?}");
         }
     }
 }

@@ -48,8 +48,7 @@ fn after(name: &str, fault: impl Fn(&Path)) -> (Vec<u64>, OpenReport, Vec<Damage
     let options = LogOptions::new();
     let (log, _) = Log::open(Arc::new(StdVfs::new()), dir.path(), options.clone()).unwrap();
     for n in 0..COUNT {
-        log.append(&[Record::new(1, n, &body(n))], Level::Synced)
-            .unwrap();
+        log.append(&[Record::new(1, n, &body(n))], Level::Synced).unwrap();
     }
     drop(log);
     fault(dir.path());
@@ -73,10 +72,7 @@ fn overwrite(path: &Path, at: usize, with: impl Fn(&mut [u8])) {
 #[test]
 fn without_a_fault_nothing_is_lost_or_reported() {
     let (lost, report, damage) = after("none", |_| {});
-    assert_eq!(
-        (lost, report.damage, damage, report.cut),
-        (vec![], vec![], vec![], None)
-    );
+    assert_eq!((lost, report.damage, damage, report.cut), (vec![], vec![], vec![], None));
 }
 
 #[test]
@@ -87,13 +83,7 @@ fn one_bit_in_a_record_costs_that_record_by_name() {
     });
     assert_eq!(lost, [500]);
     let damage = [report.damage, damage].concat();
-    let named = damage.iter().any(|d| {
-        d.kind
-            == DamageKind::Record {
-                topic: 1,
-                offset: 500,
-            }
-    });
+    let named = damage.iter().any(|d| d.kind == DamageKind::Record { topic: 1, offset: 500 });
     assert!(named, "{damage:?}");
 }
 
@@ -122,10 +112,7 @@ fn four_zeroed_kibibytes_cost_the_records_in_them() {
         lost.contains(&500) && lost.len() <= 6 && lost.windows(2).all(|w| w[1] == w[0] + 1),
         "{lost:?}"
     );
-    assert!(
-        !report.damage.is_empty() || !damage.is_empty(),
-        "in silence"
-    );
+    assert!(!report.damage.is_empty() || !damage.is_empty(), "in silence");
 }
 
 #[test]

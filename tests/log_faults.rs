@@ -15,10 +15,7 @@ use log_support::oracle::Rec;
 use log_support::session::{DIR, read_all};
 
 fn options() -> LogOptions {
-    LogOptions::new()
-        .background(Background::Inline)
-        .segment_bytes(4096, 8192)
-        .seed(3)
+    LogOptions::new().background(Background::Inline).segment_bytes(4096, 8192).seed(3)
 }
 
 fn open(disk: &SimDisk) -> Result<Log, LogError> {
@@ -33,8 +30,7 @@ fn open(disk: &SimDisk) -> Result<Log, LogError> {
 const LEN: usize = 300;
 
 fn append(log: &Log, offset: u64, level: Level) -> Result<(), LogError> {
-    log.append(&[Record::new(1, offset, &[offset as u8; LEN])], level)
-        .map(|_| ())
+    log.append(&[Record::new(1, offset, &[offset as u8; LEN])], level).map(|_| ())
 }
 
 /// The offsets in the log; each must have its own bytes.
@@ -71,26 +67,12 @@ fn after_a_failed_sync_nothing_is_accepted_until_the_log_is_opened_again() {
                 None
             });
             let Some(error) = fenced else { continue };
-            assert!(
-                matches!(error, LogError::Fenced { .. }),
-                "sync {k}: {error}"
-            );
+            assert!(matches!(error, LogError::Fenced { .. }), "sync {k}: {error}");
             for i in 0..3 {
-                assert!(
-                    matches!(
-                        append(&log, 100 + i, level(i)),
-                        Err(LogError::Fenced { .. })
-                    ),
-                    "sync {k}"
-                );
+                assert!(matches!(append(&log, 100 + i, level(i)), Err(LogError::Fenced { .. })), "sync {k}");
             }
-            assert!(matches!(
-                log.flush(Level::Synced),
-                Err(LogError::Fenced { .. })
-            ));
-            assert!(
-                offsets(&read_all(&log).unwrap()).starts_with(&(0..=confirmed).collect::<Vec<_>>())
-            );
+            assert!(matches!(log.flush(Level::Synced), Err(LogError::Fenced { .. })));
+            assert!(offsets(&read_all(&log).unwrap()).starts_with(&(0..=confirmed).collect::<Vec<_>>()));
 
             // Opened again in the same boot, the cache shows what the device may not have.
             disk.kill();
@@ -103,11 +85,7 @@ fn after_a_failed_sync_nothing_is_accepted_until_the_log_is_opened_again() {
                 shown.len() as u64 > confirmed && shown.len() as u64 <= tried + 1,
                 "sync {k}: {shown:?}"
             );
-            assert_eq!(
-                shown,
-                (0..shown.len() as u64).collect::<Vec<_>>(),
-                "sync {k}"
-            );
+            assert_eq!(shown, (0..shown.len() as u64).collect::<Vec<_>>(), "sync {k}");
             append(&log, shown.len() as u64, Level::Synced).unwrap();
             disk.power_cut(k);
             let after = offsets(&read_all(&open(&disk).unwrap()).unwrap());
@@ -162,11 +140,7 @@ fn no_space_at_any_write_loses_nothing_and_passes() {
                 }
             }
             assert!(fulls <= 1, "{op:?} {k}: one fault, {fulls} failures");
-            assert_eq!(
-                offsets(&read_all(&log).unwrap()),
-                kept,
-                "{op:?} {k}: while open"
-            );
+            assert_eq!(offsets(&read_all(&log).unwrap()), kept, "{op:?} {k}: while open");
             disk.heal();
             log.flush(Level::Synced).unwrap();
             disk.power_cut(k);
@@ -255,10 +229,7 @@ fn every_write_may_be_short() {
     let log = open(&disk).unwrap();
     (0..RUN).for_each(|i| append(&log, i, level(i)).unwrap());
     disk.kill();
-    assert_eq!(
-        offsets(&read_all(&open(&disk).unwrap()).unwrap()).len() as u64,
-        RUN
-    );
+    assert_eq!(offsets(&read_all(&open(&disk).unwrap()).unwrap()).len() as u64, RUN);
 }
 
 #[test]
@@ -288,21 +259,12 @@ fn a_failing_call_in_recovery_is_an_error_and_the_next_opening_finds_everything(
                 // It may also succeed, when what failed was not needed or there were fewer such calls.
                 if let Ok(log) = open(&disk) {
                     disk.heal();
-                    assert_eq!(
-                        offsets(&read_all(&log).unwrap()).len() as u64,
-                        RUN,
-                        "{op:?} {k} {fault:?}"
-                    );
+                    assert_eq!(offsets(&read_all(&log).unwrap()).len() as u64, RUN, "{op:?} {k} {fault:?}");
                 }
                 disk.heal();
                 disk.power_cut(k);
-                let log = open(&disk)
-                    .unwrap_or_else(|e| panic!("{op:?} {k} {fault:?} bricks the log: {e}"));
-                assert_eq!(
-                    offsets(&read_all(&log).unwrap()).len() as u64,
-                    RUN,
-                    "{op:?} {k} {fault:?}"
-                );
+                let log = open(&disk).unwrap_or_else(|e| panic!("{op:?} {k} {fault:?} bricks the log: {e}"));
+                assert_eq!(offsets(&read_all(&log).unwrap()).len() as u64, RUN, "{op:?} {k} {fault:?}");
             }
         }
     }
@@ -317,8 +279,7 @@ fn a_failing_call_in_the_first_opening_leaves_something_that_opens() {
             let first = open(&disk).and_then(|log| append(&log, 0, Level::Synced));
             disk.heal();
             disk.power_cut(k);
-            let log =
-                open(&disk).unwrap_or_else(|e| panic!("call {k} {fault:?} bricks the log: {e}"));
+            let log = open(&disk).unwrap_or_else(|e| panic!("call {k} {fault:?} bricks the log: {e}"));
             let found = offsets(&read_all(&log).unwrap());
             assert!(
                 found == [0] || (first.is_err() && found.is_empty()),
@@ -335,10 +296,7 @@ fn a_sector_that_cannot_be_read_costs_its_records_only() {
     (0..RUN).for_each(|i| append(&log, i, Level::Synced).unwrap());
     log.close().unwrap();
     let files = made.files();
-    let segments: Vec<_> = files
-        .iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "log"))
-        .collect();
+    let segments: Vec<_> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
     let mut broken = 0;
     for segment in segments {
         for sector in 2..made.read(segment).unwrap().len() / 512 {
@@ -354,9 +312,7 @@ fn a_sector_that_cannot_be_read_costs_its_records_only() {
             if let Ok((found, damage)) = log_support::session::read_salvaging(&log) {
                 broken += 1;
                 assert!(found.len() as u64 + 8 >= RUN, "{report:?}");
-                assert!(
-                    found.len() as u64 == RUN || !damage.is_empty() || !report.damage.is_empty()
-                );
+                assert!(found.len() as u64 == RUN || !damage.is_empty() || !report.damage.is_empty());
             }
         }
     }

@@ -45,21 +45,13 @@ fn directories_of_every_format_open_with_their_records() {
         let (identity, expected) = listed.split_once('\n').unwrap();
         let disk = SimDisk::new(1);
         load(&disk, &dir, Path::new(DIR));
-        let (reader, report) =
-            Log::open(Arc::new(disk.clone()), DIR, options().read_only()).unwrap();
-        assert!(
-            report.damage.is_empty() && report.unknown.is_empty(),
-            "{name}: {report:?}"
-        );
+        let (reader, report) = Log::open(Arc::new(disk.clone()), DIR, options().read_only()).unwrap();
+        assert!(report.damage.is_empty() && report.unknown.is_empty(), "{name}: {report:?}");
         assert_eq!(list(&reader), expected, "{name}, for reading only");
         drop(reader);
         let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options()).unwrap();
         assert_eq!(list(&log), expected, "{name}: {report:?}");
-        assert_eq!(
-            report.cut.is_some(),
-            name.ends_with("torn"),
-            "{name}: {report:?}"
-        );
+        assert_eq!(report.cut.is_some(), name.ends_with("torn"), "{name}: {report:?}");
         assert_eq!(report.clean, name.ends_with("closed"), "{name}: {report:?}");
         assert_eq!(format!("log {:032x}", report.log_id), identity, "{name}");
         seen += 1;
@@ -72,11 +64,7 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     // The version stands at 8 in META and in the header of each segment; the checksum over it is made right again.
     for file in ["META", "segment"] {
         let disk = SimDisk::new(1);
-        load(
-            &disk,
-            &fixtures().join(format!("log-v{FORMAT}-closed")),
-            Path::new(DIR),
-        );
+        load(&disk, &fixtures().join(format!("log-v{FORMAT}-closed")), Path::new(DIR));
         let path = match file {
             "META" => PathBuf::from(DIR).join("META"),
             _ => disk
@@ -95,24 +83,14 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
             ringmq::log::probe::seal(&mut bytes, 0);
         }
         disk.put(&path, &bytes);
-        let before: Vec<_> = disk
-            .files()
-            .into_iter()
-            .map(|f| (f.clone(), disk.read(&f)))
-            .collect();
+        let before: Vec<_> = disk.files().into_iter().map(|f| (f.clone(), disk.read(&f))).collect();
         match Log::open(Arc::new(disk.clone()), DIR, options()) {
             Err(LogError::NewerFormat {
-                found: 99,
-                path: named,
-                ..
+                found: 99, path: named, ..
             }) => assert!(named.ends_with(&path), "{named:?}"),
             other => panic!("{file}: {other:?}"),
         }
-        let after: Vec<_> = disk
-            .files()
-            .into_iter()
-            .map(|f| (f.clone(), disk.read(&f)))
-            .collect();
+        let after: Vec<_> = disk.files().into_iter().map(|f| (f.clone(), disk.read(&f))).collect();
         assert!(before == after, "{file}: refusing changed the directory");
     }
 }
@@ -176,16 +154,11 @@ fn fill(log: &Log) {
                 codec: (n % 2) as u8,
                 kind: if n % 5 == 4 { Tag::OPTIONAL | 1 } else { 0 },
             };
-            batch
-                .push(tag, &vec![n as u8; (n * n + i) as usize])
-                .unwrap();
+            batch.push(tag, &vec![n as u8; (n * n + i) as usize]).unwrap();
         }
         batch.set_time(1_000_000 + n);
-        log.append_batch(
-            &mut batch,
-            if n % 3 == 0 { Level::Synced } else { Level::Os },
-        )
-        .unwrap();
+        log.append_batch(&mut batch, if n % 3 == 0 { Level::Synced } else { Level::Os })
+            .unwrap();
         batch.clear();
     }
     log.flush(Level::Synced).unwrap();
@@ -198,9 +171,10 @@ fn list(log: &Log) -> String {
     while let Some(item) = reader.next().unwrap() {
         match item {
             Item::Record(r) => {
-                let sum = r.body.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
-                    (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-                });
+                let sum = r
+                    .body
+                    .iter()
+                    .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
                 let tag = r.tag;
                 lines.push_str(&format!(
                     "topic {} offset {} codec {} kind {} time {} bytes {} fnv {sum:016x}\n",

@@ -19,10 +19,7 @@ use log_support::session::read_all;
 fn open(dir: &Path) -> (Log, OpenReport) {
     let options = LogOptions::new().segment_bytes(64 << 10, 128 << 10);
     let (log, report) = Log::open(Arc::new(StdVfs::new()), dir, options).unwrap();
-    assert!(
-        report.damage.is_empty() && report.missing.is_empty(),
-        "{report:?}"
-    );
+    assert!(report.damage.is_empty() && report.missing.is_empty(), "{report:?}");
     (log, report)
 }
 
@@ -52,25 +49,11 @@ fn a_full_disk_loses_nothing_and_ends_by_itself() {
 
         // Opened while the disk is full, all of it is still there, and the log is usable for reading at least.
         drop(log);
-        let reader = Log::open(Arc::new(StdVfs::new()), &dir, LogOptions::new().read_only())
-            .unwrap()
-            .0;
-        assert_eq!(
-            offsets(&reader),
-            (0..next).collect::<Vec<_>>(),
-            "reopened while full"
-        );
+        let reader = Log::open(Arc::new(StdVfs::new()), &dir, LogOptions::new().read_only()).unwrap().0;
+        assert_eq!(offsets(&reader), (0..next).collect::<Vec<_>>(), "reopened while full");
         drop(reader);
-        if let Ok((log, _)) = Log::open(
-            Arc::new(StdVfs::new()),
-            &dir,
-            LogOptions::new().segment_bytes(64 << 10, 128 << 10),
-        ) {
-            assert_eq!(
-                offsets(&log),
-                (0..next).collect::<Vec<_>>(),
-                "reopened for writing while full"
-            );
+        if let Ok((log, _)) = Log::open(Arc::new(StdVfs::new()), &dir, LogOptions::new().segment_bytes(64 << 10, 128 << 10)) {
+            assert_eq!(offsets(&log), (0..next).collect::<Vec<_>>(), "reopened for writing while full");
             fs::remove_file(&ballast).unwrap();
             for n in next..next + 20 {
                 patiently(|| append(&log, n));
@@ -83,11 +66,7 @@ fn a_full_disk_loses_nothing_and_ends_by_itself() {
             }
         }
         let (log, _) = open(&dir);
-        assert_eq!(
-            offsets(&log),
-            (0..next + 20).collect::<Vec<_>>(),
-            "after all"
-        );
+        assert_eq!(offsets(&log), (0..next + 20).collect::<Vec<_>>(), "after all");
         println!("{level:?}: {next} records fitted");
     }
 }
@@ -104,10 +83,7 @@ fn a_full_disk_ends_without_reopening() {
     let mut n = 0;
     for _ in 0..5 {
         let _ = fs::write(&ballast, vec![1; 1 << 20]); // takes what there is
-        while log
-            .append(&[Record::new(1, n, &[n as u8; 1000])], Level::Synced)
-            .is_ok()
-        {
+        while log.append(&[Record::new(1, n, &[n as u8; 1000])], Level::Synced).is_ok() {
             kept.push(n);
             n += 1;
         }
@@ -130,10 +106,7 @@ fn patiently<T>(append: impl Fn() -> Result<T, LogError>) -> T {
     loop {
         match append() {
             Ok(done) => return done,
-            Err(e) => assert!(
-                e.is_full() && begun.elapsed() < PATIENCE,
-                "there is space again: {e}"
-            ),
+            Err(e) => assert!(e.is_full() && begun.elapsed() < PATIENCE, "there is space again: {e}"),
         }
         std::thread::yield_now();
     }
@@ -161,10 +134,7 @@ impl Tmpfs {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(dir)),
             Ok(output) => {
-                println!(
-                    "skipped: cannot mount a tmpfs: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
+                println!("skipped: cannot mount a tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
                 let _ = fs::remove_dir(&dir);
                 None
             }

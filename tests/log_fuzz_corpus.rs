@@ -14,21 +14,15 @@ use std::path::Path;
 use log_support::rng::Rng;
 
 fn feed(name: &str, target: fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fuzz/corpus")
-        .join(name);
-    let mut files: Vec<_> = std::fs::read_dir(&corpus)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(&corpus).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} is empty", corpus.display());
     for file in &files {
         println!("{}", file.display());
         target(&std::fs::read(file).unwrap());
     }
-    let inputs =
-        std::env::var("FUZZ_INPUTS").map_or(300, |n| n.parse().expect("FUZZ_INPUTS is a number"));
+    let inputs = std::env::var("FUZZ_INPUTS").map_or(300, |n| n.parse().expect("FUZZ_INPUTS is a number"));
     for seed in 0..inputs {
         println!("random input {seed}");
         let mut rng = Rng::new(seed);

@@ -54,13 +54,7 @@ fn what_was_confirmed_survives_a_kill() {
 /// Starts the child, reads its lines, kills it somewhere in between; returns all that it printed before it died.
 fn run_and_kill(dir: &Path, rng: &mut Rng) -> Vec<(u64, u64)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "child_that_appends",
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "child_that_appends", "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD_DIR, dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -83,10 +77,7 @@ fn run_and_kill(dir: &Path, rng: &mut Rng) -> Vec<(u64, u64)> {
 }
 
 fn parse(line: &str) -> Option<(u64, u64)> {
-    let (thread, n) = line
-        .strip_prefix("confirmed ")?
-        .strip_suffix(" .")?
-        .split_once(' ')?;
+    let (thread, n) = line.strip_prefix("confirmed ")?.strip_suffix(" .")?.split_once(' ')?;
     Some((thread.parse().ok()?, n.parse().ok()?))
 }
 
@@ -100,11 +91,7 @@ fn verify(dir: &Path, confirmed: [u64; THREADS as usize], kill: u64) -> [u64; TH
     let mut found = [0; THREADS as usize];
     for record in read_all(&log).unwrap() {
         let expected = &mut found[record.topic as usize];
-        assert_eq!(
-            record.offset, *expected,
-            "kill {kill}: thread {} skips or repeats",
-            record.topic
-        );
+        assert_eq!(record.offset, *expected, "kill {kill}: thread {} skips or repeats", record.topic);
         assert_eq!(record.body[..], body(record.topic, record.offset)[..]);
         *expected += 1;
     }
@@ -134,8 +121,7 @@ fn child_that_appends() {
             scope.spawn(move || {
                 for n in next[thread as usize].. {
                     let level = if n % 3 == 0 { Level::Synced } else { Level::Os };
-                    log.append(&[Record::new(thread, n, &body(thread, n))], level)
-                        .unwrap();
+                    log.append(&[Record::new(thread, n, &body(thread, n))], level).unwrap();
                     // One write per line, so that a kill never leaves half of one that looks whole.
                     let line = format!("\nconfirmed {thread} {n} .\n");
                     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();

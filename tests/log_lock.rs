@@ -20,28 +20,17 @@ use log_support::session::read_all;
 const CHILD_DIR: &str = "RINGMQ_LOCK_DIR";
 
 fn open(dir: &Path) -> Result<Log, LogError> {
-    Log::open(
-        Arc::new(StdVfs::new()),
-        dir,
-        LogOptions::new().segment_bytes(16 << 10, 64 << 10),
-    )
-    .map(|(log, _)| log)
+    Log::open(Arc::new(StdVfs::new()), dir, LogOptions::new().segment_bytes(16 << 10, 64 << 10)).map(|(log, _)| log)
 }
 
 fn append(log: &Log, offset: u64) -> Result<(), LogError> {
-    log.append(&[Record::new(1, offset, b"x")], Level::Os)
-        .map(|_| ())
+    log.append(&[Record::new(1, offset, b"x")], Level::Os).map(|_| ())
 }
 
 /// Starts a process that has the log open, once it says so.
 fn neighbour(dir: &Path) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "child_that_holds_the_lock",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "child_that_holds_the_lock", "--ignored", "--nocapture"])
         .env(CHILD_DIR, dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -49,9 +38,7 @@ fn neighbour(dir: &Path) -> Child {
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(
-        lines
-            .map_while(Result::ok)
-            .any(|line| line.contains("holding")),
+        lines.map_while(Result::ok).any(|line| line.contains("holding")),
         "the child never opened the log"
     );
     child
@@ -89,20 +76,12 @@ fn a_reader_needs_no_lock_and_changes_nothing() {
     let log = open(dir.path()).unwrap();
     append(&log, 0).unwrap();
     let listing = |dir: &Path| {
-        let mut names: Vec<_> = walk(dir)
-            .into_iter()
-            .map(|f| (fs::read(&f).unwrap(), f))
-            .collect();
+        let mut names: Vec<_> = walk(dir).into_iter().map(|f| (fs::read(&f).unwrap(), f)).collect();
         names.sort();
         names
     };
     let before = listing(dir.path());
-    let (reader, _) = Log::open(
-        Arc::new(StdVfs::new()),
-        dir.path(),
-        LogOptions::new().read_only(),
-    )
-    .unwrap();
+    let (reader, _) = Log::open(Arc::new(StdVfs::new()), dir.path(), LogOptions::new().read_only()).unwrap();
     assert_eq!(read_all(&reader).unwrap().len(), 1);
     assert!(matches!(append(&reader, 9), Err(LogError::ReadOnly)));
     assert!(before == listing(dir.path()));
@@ -112,11 +91,7 @@ fn a_reader_needs_no_lock_and_changes_nothing() {
 #[test]
 fn a_reader_of_nothing_says_so_and_makes_nothing() {
     let dir = Scratch::new("lock-nothing");
-    let opened = Log::open(
-        Arc::new(StdVfs::new()),
-        dir.path(),
-        LogOptions::new().read_only(),
-    );
+    let opened = Log::open(Arc::new(StdVfs::new()), dir.path(), LogOptions::new().read_only());
     assert!(matches!(opened, Err(LogError::NotFound { .. })));
     assert!(!dir.path().exists());
 }
@@ -133,10 +108,7 @@ fn a_deleted_lock_file_is_noticed_by_its_holder() {
     assert!(!held.still_named().unwrap());
     let other = vfs.lock(&path).unwrap();
     assert!(other.still_named().unwrap());
-    assert!(
-        !held.still_named().unwrap(),
-        "another file has the name now"
-    );
+    assert!(!held.still_named().unwrap(), "another file has the name now");
 }
 
 #[test]
@@ -146,10 +118,7 @@ fn a_writer_whose_lock_file_was_replaced_stops_before_it_makes_another_segment()
     append(&log, 0).unwrap();
     fs::remove_file(dir.path().join("LOCK")).unwrap();
     let stopped = (1..100_000).find_map(|i| append(&log, i).err());
-    assert!(
-        stopped.is_some(),
-        "it wrote on for 100,000 records beside whoever has the new lock"
-    );
+    assert!(stopped.is_some(), "it wrote on for 100,000 records beside whoever has the new lock");
 }
 
 #[test]
@@ -160,18 +129,10 @@ fn files_are_private_and_links_are_not_followed() {
     append(&log, 0).unwrap();
     log.close().unwrap();
     for file in walk(dir.path()) {
-        assert_eq!(
-            fs::metadata(&file).unwrap().mode() & 0o777,
-            0o600,
-            "{}",
-            file.display()
-        );
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{}", file.display());
     }
     for sub in ["", "log"] {
-        assert_eq!(
-            fs::metadata(dir.path().join(sub)).unwrap().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(fs::metadata(dir.path().join(sub)).unwrap().mode() & 0o777, 0o700);
     }
 
     let vfs = StdVfs::new();

@@ -24,8 +24,7 @@ fn body(offset: u64) -> Vec<u8> {
 
 fn append(log: &Log, offsets: std::ops::Range<u64>) {
     for offset in offsets {
-        log.append(&[Record::new(1, offset, &body(offset))], Level::Os)
-            .unwrap();
+        log.append(&[Record::new(1, offset, &body(offset))], Level::Os).unwrap();
     }
 }
 
@@ -44,10 +43,7 @@ fn next(reader: &mut Reader) -> Option<u64> {
 fn a_reader_in_a_segment_that_is_retired_recycled_and_written_again_reads_what_was_there() {
     for rewrites in [false, true] {
         let vfs: Arc<dyn Vfs> = Arc::new(SimDisk::new(1));
-        let options = LogOptions::new()
-            .background(Background::Inline)
-            .segment_bytes(4096, 4096)
-            .seed(1);
+        let options = LogOptions::new().background(Background::Inline).segment_bytes(4096, 4096).seed(1);
         let (log, _) = Log::open(vfs, DIR, options).unwrap();
         append(&log, 0..120);
         let sealed: Vec<_> = log.segments().into_iter().filter(|s| s.is_sealed).collect();
@@ -64,12 +60,8 @@ fn a_reader_in_a_segment_that_is_retired_recycled_and_written_again_reads_what_w
             .collect();
         for segment in &sealed {
             if rewrites {
-                log.rewrite(
-                    segment.first..segment.last + 1,
-                    |tag, _| tag.offset % 7 == 0,
-                    |_, _, _| {},
-                )
-                .unwrap();
+                log.rewrite(segment.first..segment.last + 1, |tag, _| tag.offset % 7 == 0, |_, _, _| {})
+                    .unwrap();
             } else {
                 log.retire(segment.first).unwrap();
             }
@@ -82,10 +74,7 @@ fn a_reader_in_a_segment_that_is_retired_recycled_and_written_again_reads_what_w
                 assert_eq!(found, expected, "segment {index}");
                 expected += 1;
             }
-            assert!(
-                expected > *at + 5,
-                "segment {index} ended early, at {expected}"
-            );
+            assert!(expected > *at + 5, "segment {index} ended early, at {expected}");
         }
     }
 }
@@ -124,10 +113,7 @@ fn readers_and_retention_run_side_by_side() {
                             Ok(Some(Item::Record(record))) => {
                                 let offset = record.tag.offset;
                                 assert_eq!(record.body, body(offset));
-                                assert!(
-                                    last.is_none_or(|last| offset > last),
-                                    "{last:?} then {offset}"
-                                );
+                                assert!(last.is_none_or(|last| offset > last), "{last:?} then {offset}");
                                 last = Some(offset);
                             }
                             Ok(Some(other)) => panic!("{other:?}"),

@@ -65,25 +65,17 @@ impl Batch {
     ///
     /// If `encode` makes the buffer shorter.
     #[track_caller]
-    pub fn push_with(
-        &mut self,
-        tag: Tag,
-        encode: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), LogError> {
+    pub fn push_with(&mut self, tag: Tag, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), LogError> {
         self.make_room();
         let start = self.buffer.len();
         encode(&mut self.buffer);
-        assert!(
-            self.buffer.len() >= start,
-            "encoding a record made the batch shorter"
-        );
+        assert!(self.buffer.len() >= start, "encoding a record made the batch shorter");
         let len = self.buffer.len() - start;
         if let Err(error) = self.check_with(start - block::ROOM, len) {
             self.buffer.truncate(start);
             return Err(error);
         }
-        self.entries
-            .push(Entry::new(tag, len, crc32c(&self.buffer[start..])));
+        self.entries.push(Entry::new(tag, len, crc32c(&self.buffer[start..])));
         Ok(())
     }
 
@@ -115,9 +107,7 @@ impl Batch {
     }
 
     pub(crate) fn extend(&mut self, records: &[Record<'_>]) -> Result<(), LogError> {
-        records
-            .iter()
-            .try_for_each(|record| self.push(record.tag, record.body))
+        records.iter().try_for_each(|record| self.push(record.tag, record.body))
     }
 
     pub(crate) fn duplicate(&self) -> Self {

@@ -94,11 +94,7 @@ impl Head {
     /// Reads the fixed part. Says `None` to everything that cannot be a block; the CRC is not looked at.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEAD] = bytes.get(..HEAD)?.try_into().ok()?;
-        if u32_at(bytes, 0) != MAGIC
-            || u16_at(bytes, 8) != VERSION
-            || bytes[11] != 0
-            || u32_at(bytes, 68) != 0
-        {
+        if u32_at(bytes, 0) != MAGIC || u16_at(bytes, 8) != VERSION || bytes[11] != 0 || u32_at(bytes, 68) != 0 {
             return None;
         }
         let kind = match bytes[10] {
@@ -222,20 +218,9 @@ impl<'a> Directory<'a> {
             }
             records += count;
         }
-        let bytes: u64 = self
-            .records
-            .chunks_exact(RECORD)
-            .map(|r| u64::from(u32_at(r, 0)))
-            .sum();
-        let largest = self
-            .records
-            .chunks_exact(RECORD)
-            .map(|r| u32_at(r, 0))
-            .max()
-            .unwrap_or(0);
-        records == u64::from(head.records)
-            && bytes == u64::from(head.body_bytes)
-            && largest as usize <= MAX_RECORD
+        let bytes: u64 = self.records.chunks_exact(RECORD).map(|r| u64::from(u32_at(r, 0))).sum();
+        let largest = self.records.chunks_exact(RECORD).map(|r| u32_at(r, 0)).max().unwrap_or(0);
+        records == u64::from(head.records) && bytes == u64::from(head.body_bytes) && largest as usize <= MAX_RECORD
     }
 
     pub(crate) fn iter(&self) -> Entries<'a> {
@@ -320,8 +305,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// Tells whether these are the bytes that were appended under this name.
     pub(crate) fn matches(&self, body: &[u8]) -> bool {
-        body.len() == self.len
-            && crc32c(body) ^ mix_record(self.tag.topic, self.tag.offset) == self.crc
+        body.len() == self.len && crc32c(body) ^ mix_record(self.tag.topic, self.tag.offset) == self.crc
     }
 }
 
@@ -418,9 +402,7 @@ fn encode_directory(entries: &[Entry], runs: usize, out: &mut [u8]) {
             Some((_, count)) if entry.continues(&before, *count) => *count += 1,
             _ => {
                 close_run(open.take());
-                open = run_slots
-                    .next()
-                    .map(|slot| (begin_run(slot, &entry.tag), 1));
+                open = run_slots.next().map(|slot| (begin_run(slot, &entry.tag), 1));
             }
         }
         before = entry.tag;
@@ -556,10 +538,7 @@ mod tests {
         assert_eq!(head.len(), bytes.len());
         let records = read(&bytes).expect("a valid block");
         let tags: Vec<Tag> = records.iter().flatten().map(|(tag, _)| *tag).collect();
-        assert_eq!(
-            tags,
-            entries.iter().map(|entry| entry.tag).collect::<Vec<_>>()
-        );
+        assert_eq!(tags, entries.iter().map(|entry| entry.tag).collect::<Vec<_>>());
         // Offsets do not wrap around within a run.
         assert_eq!(head.runs, 6);
     }
@@ -590,12 +569,7 @@ mod tests {
             let found = found.expect("the front is intact");
             let lost = found.iter().filter(|record| record.is_none()).count();
             assert_eq!(lost, 1, "bit {bit}");
-            assert!(
-                found
-                    .iter()
-                    .zip(&whole)
-                    .all(|(now, before)| now.is_none() || now == before)
-            );
+            assert!(found.iter().zip(&whole).all(|(now, before)| now.is_none() || now == before));
         }
     }
 
@@ -650,31 +624,18 @@ mod tests {
         };
         let crc = moved.reseal(&mut bytes[..head.front()], MIX);
         assert_eq!(Head::parse(&bytes), Some(Head { crc, ..moved }));
-        assert_eq!(
-            read(&bytes).map(|records| records.iter().flatten().count()),
-            Some(8)
-        );
+        assert_eq!(read(&bytes).map(|records| records.iter().flatten().count()), Some(8));
     }
 
     #[test]
     fn lengths_that_lie_are_refused_before_they_are_used() {
         let (_, bytes, _) = sample();
-        for (at, value) in [
-            (56, u32::MAX),
-            (60, u32::MAX),
-            (64, u32::MAX),
-            (56, 0),
-            (64, MAX_BLOCK as u32),
-        ] {
+        for (at, value) in [(56, u32::MAX), (60, u32::MAX), (64, u32::MAX), (56, 0), (64, MAX_BLOCK as u32)] {
             let mut lying = bytes.clone();
             lying[at..at + 4].copy_from_slice(&value.to_le_bytes());
             if let Some(head) = Head::parse(&lying) {
                 assert!(head.len() <= MAX_BLOCK);
-                assert!(
-                    lying
-                        .get(..head.front())
-                        .is_none_or(|front| head.check(front, MIX).is_none())
-                );
+                assert!(lying.get(..head.front()).is_none_or(|front| head.check(front, MIX).is_none()));
             }
         }
     }

@@ -58,11 +58,7 @@ impl Shared {
         self.wait_for_company();
         let (mut groups, bytes) = self.take_groups();
         let unwinding = Unwinding(self);
-        let level = groups
-            .iter()
-            .map(|group| group.level)
-            .max()
-            .unwrap_or(Level::Os);
+        let level = groups.iter().map(|group| group.level).max().unwrap_or(Level::Os);
         let written = self.write_groups(&mut groups);
         // Whoever is told of the write is told before the sync, and in the order of the log like everybody.
         let tells = groups.iter().any(|group| group.tells_of_writes(level));
@@ -109,12 +105,9 @@ impl Shared {
                 None => writer.write(self, group),
             };
             let is_block = matches!(outcome, Ok(Some(_)));
-            self.blocks
-                .fetch_add(u64::from(is_block), Ordering::Relaxed);
+            self.blocks.fetch_add(u64::from(is_block), Ordering::Relaxed);
             let end = Lsn(writer.lsn);
-            written
-                .outcomes
-                .push(outcome.map(|block| block.unwrap_or((end, end))));
+            written.outcomes.push(outcome.map(|block| block.unwrap_or((end, end))));
         }
         let mut tip = self.tip.lock();
         if !Arc::ptr_eq(&tip.file, &writer.file) {
@@ -123,9 +116,7 @@ impl Shared {
         }
         tip.lsn = writer.lsn;
         written.end = writer.lsn;
-        written.unsynced = writer
-            .lsn
-            .saturating_sub(self.durable.load(Ordering::Acquire));
+        written.unsynced = writer.lsn.saturating_sub(self.durable.load(Ordering::Acquire));
         written.generation = writer.segment.header.generation;
         written
     }
@@ -135,11 +126,7 @@ impl Shared {
         let expected = {
             let gate = self.gate.lock();
             let is_synced = gate.staged.iter().any(|group| group.level == Level::Synced);
-            if is_synced && !self.is_inline() {
-                gate.company
-            } else {
-                0
-            }
+            if is_synced && !self.is_inline() { gate.company } else { 0 }
         };
         if expected <= 1 || self.company.load(Ordering::Relaxed) >= expected {
             return;
@@ -238,12 +225,7 @@ impl Group {
 }
 
 /// Shows each part where it is, or why it is nowhere, in the order of the log.
-fn each_part(
-    group: &mut Group,
-    (lsn, end): (Lsn, Lsn),
-    generation: u32,
-    mut show: impl FnMut(&mut Part, Result<&Reached<'_>, &LogError>),
-) {
+fn each_part(group: &mut Group, (lsn, end): (Lsn, Lsn), generation: u32, mut show: impl FnMut(&mut Part, Result<&Reached<'_>, &LogError>)) {
     if group.parts.iter().all(|part| part.hook.is_none()) {
         return;
     }
@@ -274,8 +256,7 @@ fn each_part(
 }
 
 fn refusals(group: &Group) -> Vec<(usize, usize, LogError)> {
-    let refused =
-        |(at, part): (usize, &Part)| part.refused.clone().map(|error| (at, part.records, error));
+    let refused = |(at, part): (usize, &Part)| part.refused.clone().map(|error| (at, part.records, error));
     group.parts.iter().enumerate().filter_map(refused).collect()
 }
 

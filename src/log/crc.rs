@@ -18,10 +18,7 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
 /// What a record's checksum is tied to.
 #[inline]
 pub(crate) fn mix_record(topic: u64, offset: u64) -> u32 {
-    fold(
-        topic.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            ^ offset.wrapping_mul(0xC2B2_AE3D_27D4_EB4F).rotate_left(31),
-    )
+    fold(topic.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ offset.wrapping_mul(0xC2B2_AE3D_27D4_EB4F).rotate_left(31))
 }
 
 /// What the checksums of headers are tied to: the identity of the log.

@@ -53,9 +53,7 @@ impl Dir {
 
     pub(crate) fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn VfsFile>, LogError> {
         let opened = self.vfs.open(path, how);
-        opened
-            .map(Arc::from)
-            .map_err(|e| LogError::io("open", path, e))
+        opened.map(Arc::from).map_err(|e| LogError::io("open", path, e))
     }
 
     /// Makes a file, in the place of one of that name if there is one.
@@ -65,9 +63,7 @@ impl Dir {
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {
-        self.vfs
-            .rename(from, to)
-            .map_err(|e| LogError::io("rename", from, e))
+        self.vfs.rename(from, to).map_err(|e| LogError::io("rename", from, e))
     }
 
     /// Removes a name; one that is not there is fine.
@@ -79,9 +75,7 @@ impl Dir {
     }
 
     pub(crate) fn sync(&self, dir: &Path) -> Result<(), LogError> {
-        self.vfs
-            .sync_dir(dir)
-            .map_err(|e| LogError::io("sync directory", dir, e))
+        self.vfs.sync_dir(dir).map_err(|e| LogError::io("sync directory", dir, e))
     }
 
     pub(crate) fn sync_log(&self) -> Result<(), LogError> {
@@ -90,11 +84,7 @@ impl Dir {
 
     /// Makes the directories that are missing, and their names durable.
     pub(crate) fn make(&self) -> Result<(), LogError> {
-        let make = |dir: &Path| {
-            self.vfs
-                .create_dir(dir)
-                .map_err(|e| LogError::io("create directory", dir, e))
-        };
+        let make = |dir: &Path| self.vfs.create_dir(dir).map_err(|e| LogError::io("create directory", dir, e));
         make(&self.root)?;
         // A predecessor may have died between making a directory and syncing its name.
         if let Some(parent) = self.root.parent() {
@@ -119,15 +109,9 @@ impl Dir {
     }
 
     /// Reads all of a small file, up to `limit` bytes; `None` when there is no such file.
-    pub(crate) fn read_small(
-        &self,
-        path: &Path,
-        limit: usize,
-    ) -> Result<Option<Vec<u8>>, LogError> {
+    pub(crate) fn read_small(&self, path: &Path, limit: usize) -> Result<Option<Vec<u8>>, LogError> {
         match self.vfs.open(path, Open::Read) {
-            Ok(file) => read_front(&*file, limit)
-                .map(Some)
-                .map_err(|e| LogError::io("read", path, e)),
+            Ok(file) => read_front(&*file, limit).map(Some).map_err(|e| LogError::io("read", path, e)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(LogError::io("open", path, e)),
         }
@@ -145,16 +129,12 @@ impl Dir {
                 Name::Segment(name) if known => listing.segments.push(name),
                 Name::Spare(number) if known => listing.spares.push(number),
                 Name::Temporary(number) if known => listing.temporary.push(number),
-                _ if listing.unknown.len() < MAX_UNKNOWN => {
-                    listing.unknown.push(self.log.join(&entry.name))
-                }
+                _ if listing.unknown.len() < MAX_UNKNOWN => listing.unknown.push(self.log.join(&entry.name)),
                 _ => listing.unknown_omitted += 1,
             }
         });
         match listed {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(LogError::io("list", &self.log, e))
-            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(LogError::io("list", &self.log, e)),
             _ if count > MAX_FILES => Err(LogError::TooLarge {
                 what: "the directory of the log",
                 size: count,

@@ -68,14 +68,7 @@ impl Group {
     }
 
     /// Adds to the part that is there already, unless hooks or levels tell them apart. Returns which part it is.
-    pub(crate) fn add_part(
-        &mut self,
-        records: usize,
-        bytes: usize,
-        level: Level,
-        class: Class,
-        hook: Option<Box<dyn Hook>>,
-    ) -> usize {
+    pub(crate) fn add_part(&mut self, records: usize, bytes: usize, level: Level, class: Class, hook: Option<Box<dyn Hook>>) -> usize {
         if let Some(last) = self.parts.last_mut()
             && last.hook.is_none()
             && hook.is_none()
@@ -126,11 +119,7 @@ impl Group {
 
     /// Takes out the records of refused parts.
     pub(crate) fn compact(&mut self) {
-        if self
-            .parts
-            .iter()
-            .all(|part| part.refused.is_none() || part.records == 0)
-        {
+        if self.parts.iter().all(|part| part.refused.is_none() || part.records == 0) {
             return;
         }
         let mut entry = 0;
@@ -139,9 +128,7 @@ impl Group {
         let mut kept = block::ROOM;
         for part in &self.parts {
             if part.refused.is_none() {
-                self.batch
-                    .entries
-                    .copy_within(entry..entry + part.records, kept_entries);
+                self.batch.entries.copy_within(entry..entry + part.records, kept_entries);
                 self.batch.buffer.copy_within(at..at + part.bytes, kept);
                 kept_entries += part.records;
                 kept += part.bytes;
@@ -205,12 +192,7 @@ impl Progress {
         }
         if self.reached.is_some_and(|reached| reached >= share.level) {
             let (lsn, end) = self.block.unwrap_or_default();
-            let gone: usize = self
-                .refused
-                .iter()
-                .filter(|(part, ..)| *part < share.part)
-                .map(|(_, n, _)| n)
-                .sum();
+            let gone: usize = self.refused.iter().filter(|(part, ..)| *part < share.part).map(|(_, n, _)| n).sum();
             return Some(Ok(Placed {
                 lsn,
                 end,

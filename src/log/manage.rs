@@ -65,9 +65,7 @@ impl Shared {
                 End::Known(end, _) => end,
                 End::Active | End::Open => next.max(header.base),
             };
-            let used = header
-                .rewritten
-                .map(|r| r.used - u64::from(header.header_bytes));
+            let used = header.rewritten.map(|r| r.used - u64::from(header.header_bytes));
             SegmentInfo {
                 first: header.first,
                 last: header.last,
@@ -96,11 +94,7 @@ impl Shared {
         if let Some(error) = self.fenced() {
             return Err(error);
         }
-        let found = self
-            .table
-            .all()
-            .into_iter()
-            .find(|segment| segment.header.first == number);
+        let found = self.table.all().into_iter().find(|segment| segment.header.first == number);
         let sealed = found.filter(|segment| segment.end() != End::Active);
         sealed.ok_or(LogError::Gone { lsn: Lsn(u64::MAX) })
     }
@@ -113,8 +107,8 @@ impl Shared {
             let len = file.len();
             len.map_err(|e| LogError::io("measure", &segment.path, e))
         })?;
-        let is_of_use = (self.options.first_segment..=self.options.max_segment).contains(&len)
-            && self.is_prewriting.load(Ordering::Relaxed);
+        let is_of_use =
+            (self.options.first_segment..=self.options.max_segment).contains(&len) && self.is_prewriting.load(Ordering::Relaxed);
         if is_unread && is_of_use && self.spares.is_wanted() {
             let path = segment.path.clone();
             drop(segment);
@@ -171,19 +165,11 @@ impl Shared {
             return Ok(rewrote);
         }
         self.put_in_place(&old, header, file, &tmp)?;
-        moves
-            .into_iter()
-            .for_each(|(tag, from, to)| moved(tag, from, to));
+        moves.into_iter().for_each(|(tag, from, to)| moved(tag, from, to));
         Ok(rewrote)
     }
 
-    fn put_in_place(
-        &self,
-        old: &[Arc<Segment>],
-        header: Header,
-        file: Arc<dyn VfsFile>,
-        tmp: &std::path::Path,
-    ) -> Result<(), LogError> {
+    fn put_in_place(&self, old: &[Arc<Segment>], header: Header, file: Arc<dyn VfsFile>, tmp: &std::path::Path) -> Result<(), LogError> {
         let path = self.dir.segment(&header.name());
         self.dir.rename(tmp, &path)?;
         if let Err(error) = self.dir.sync_log() {
@@ -208,9 +194,7 @@ impl Shared {
     fn neighbours(&self, numbers: &Range<u64>) -> Result<Vec<Arc<Segment>>, LogError> {
         self.sealed(numbers.start)?;
         let all = self.table.all();
-        let inside = |s: &&Arc<Segment>| {
-            numbers.contains(&s.header.first) && numbers.contains(&s.header.last)
-        };
+        let inside = |s: &&Arc<Segment>| numbers.contains(&s.header.first) && numbers.contains(&s.header.last);
         let chosen: Vec<Arc<Segment>> = all.iter().filter(inside).cloned().collect();
         for pair in chosen.windows(2) {
             let follows = matches!(pair[0].end(), End::Known(end, _) if end == pair[1].header.base);
@@ -250,12 +234,7 @@ struct Rewriting<'a> {
 }
 
 impl<'a> Rewriting<'a> {
-    fn new(
-        shared: &Shared,
-        header: Header,
-        file: &'a dyn VfsFile,
-        path: &'a std::path::Path,
-    ) -> Self {
+    fn new(shared: &Shared, header: Header, file: &'a dyn VfsFile, path: &'a std::path::Path) -> Self {
         Self {
             out: Output {
                 file,
@@ -276,12 +255,7 @@ impl<'a> Rewriting<'a> {
     }
 
     /// Copies what is to be kept. Damaged segments are never rewritten.
-    fn copy(
-        &mut self,
-        shared: &Arc<Shared>,
-        end: u64,
-        keep: &mut dyn FnMut(Tag, Location) -> bool,
-    ) -> Result<(), LogError> {
+    fn copy(&mut self, shared: &Arc<Shared>, end: u64, keep: &mut dyn FnMut(Tag, Location) -> bool) -> Result<(), LogError> {
         let mut reader = Reader::new(Arc::clone(shared), self.header.base).until(Lsn(end));
         while let Some(item) = reader.next()? {
             let found = match item {
@@ -292,9 +266,7 @@ impl<'a> Rewriting<'a> {
                 self.dropped += 1;
                 continue;
             }
-            if self.batch.bytes() + found.body.len() > WINDOW_BYTES
-                || self.batch.len() >= WINDOW_RECORDS
-            {
+            if self.batch.bytes() + found.body.len() > WINDOW_BYTES || self.batch.len() >= WINDOW_RECORDS {
                 self.put_block()?;
             }
             let at = self.batch.bytes();
@@ -355,12 +327,7 @@ impl<'a> Rewriting<'a> {
     }
 
     /// Writes the header and syncs, unless the file came out no smaller than what it is to replace.
-    fn finish(
-        &mut self,
-        end: u64,
-        end_chain: Option<u32>,
-        before: u64,
-    ) -> Result<(Header, Vec<Move>, Rewrote), LogError> {
+    fn finish(&mut self, end: u64, end_chain: Option<u32>, before: u64) -> Result<(Header, Vec<Move>, Rewrote), LogError> {
         self.out.flush()?;
         let used = self.out.done;
         let after = used - u64::from(self.header.header_bytes);
@@ -382,10 +349,7 @@ impl<'a> Rewriting<'a> {
         let path = self.out.path;
         let written = self.out.file.write_all_at(&self.header.encode(), 0);
         written.map_err(|e| LogError::io("write", path, e))?;
-        self.out
-            .file
-            .sync_data()
-            .map_err(|e| LogError::io("sync", path, e))?;
+        self.out.file.sync_data().map_err(|e| LogError::io("sync", path, e))?;
         Ok((self.header, std::mem::take(&mut self.moves), rewrote))
     }
 }

@@ -45,11 +45,7 @@ impl Meta {
         match (first, second) {
             (Self::Id { log_id, .. }, other) | (other, Self::Id { log_id, .. }) => Self::Id {
                 log_id,
-                whole: other
-                    == Self::Id {
-                        log_id,
-                        whole: true,
-                    },
+                whole: other == Self::Id { log_id, whole: true },
             },
             (Self::Newer(version), _) | (_, Self::Newer(version)) => Self::Newer(version),
             _ => Self::Nothing,
@@ -91,23 +87,12 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_seen_and_costs_one_copy() {
         let bytes = Meta::encode(42);
-        assert_eq!(
-            Meta::decode(&bytes),
-            Meta::Id {
-                log_id: 42,
-                whole: true
-            }
-        );
+        assert_eq!(Meta::decode(&bytes), Meta::Id { log_id: 42, whole: true });
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let whole =
-                !(0..COPY).contains(&(bit / 8)) && !(SECOND..SECOND + COPY).contains(&(bit / 8));
-            assert_eq!(
-                Meta::decode(&flipped),
-                Meta::Id { log_id: 42, whole },
-                "bit {bit}"
-            );
+            let whole = !(0..COPY).contains(&(bit / 8)) && !(SECOND..SECOND + COPY).contains(&(bit / 8));
+            assert_eq!(Meta::decode(&flipped), Meta::Id { log_id: 42, whole }, "bit {bit}");
         }
     }
 

@@ -188,11 +188,7 @@ impl Log {
     ///
     /// [`LogError::Locked`], [`LogError::Refused`], [`LogError::NewerFormat`], [`LogError::Options`], [`LogError::Io`];
     /// [`LogError::NotFound`] for a log that is to be read only and is not there.
-    pub fn open(
-        vfs: Arc<dyn Vfs>,
-        dir: impl AsRef<Path>,
-        options: LogOptions,
-    ) -> Result<(Self, OpenReport), LogError> {
+    pub fn open(vfs: Arc<dyn Vfs>, dir: impl AsRef<Path>, options: LogOptions) -> Result<(Self, OpenReport), LogError> {
         let opened = open::open(vfs, dir.as_ref(), options)?;
         let log = Self {
             shared: opened.shared,
@@ -227,9 +223,7 @@ impl Log {
         loop {
             let mut copy = batch.duplicate();
             match self.settle(Input::Batch(&mut copy), level) {
-                Err(error) if self.shared.waits_for_space(&error) => {
-                    self.shared.wait_for_space()?
-                }
+                Err(error) if self.shared.waits_for_space(&error) => self.shared.wait_for_space()?,
                 outcome => {
                     batch.clear();
                     return outcome;
@@ -254,9 +248,7 @@ impl Log {
     pub fn submit(&self, records: &[Record<'_>], level: Level) -> Result<Receipt, LogError> {
         match Input::one(records)? {
             Some(input) => self.hand_over(input, level, Class::Data, None),
-            None => with_scratch(records, |batch| {
-                self.hand_over(Input::Batch(batch), level, Class::Data, None)
-            }),
+            None => with_scratch(records, |batch| self.hand_over(Input::Batch(batch), level, Class::Data, None)),
         }
     }
 
@@ -265,12 +257,7 @@ impl Log {
     /// # Errors
     ///
     /// When nothing was handed over; then the hook is dropped without a call.
-    pub fn submit_batch(
-        &self,
-        batch: &mut Batch,
-        level: Level,
-        hook: Option<Box<dyn Hook>>,
-    ) -> Result<Receipt, LogError> {
+    pub fn submit_batch(&self, batch: &mut Batch, level: Level, hook: Option<Box<dyn Hook>>) -> Result<Receipt, LogError> {
         self.hand_over(Input::Batch(batch), level, Class::Data, hook)
     }
 
@@ -281,8 +268,7 @@ impl Log {
     ///
     /// When nothing was handed over; then the hook is dropped without a call.
     pub fn note(&self, batch: &mut Batch, hook: Option<Box<dyn Hook>>) -> Result<(), LogError> {
-        self.hand_over(Input::Batch(batch), Level::Os, Class::Fact, hook)
-            .map(drop)
+        self.hand_over(Input::Batch(batch), Level::Os, Class::Fact, hook).map(drop)
     }
 
     /// Waits until everything handed over before has reached the level.
@@ -291,8 +277,7 @@ impl Log {
     ///
     /// The failure of the write or sync.
     pub fn flush(&self, level: Level) -> Result<(), LogError> {
-        self.settle(Input::Batch(&mut Batch::new()), level)
-            .map(drop)
+        self.settle(Input::Batch(&mut Batch::new()), level).map(drop)
     }
 
     /// Reads from a position on: the block that begins there, or the first one of the next segment, and all that follow.
@@ -405,13 +390,7 @@ impl Log {
         outcome
     }
 
-    fn hand_over(
-        &self,
-        input: Input<'_>,
-        level: Level,
-        class: Class,
-        hook: Option<Box<dyn Hook>>,
-    ) -> Result<Receipt, LogError> {
+    fn hand_over(&self, input: Input<'_>, level: Level, class: Class, hook: Option<Box<dyn Hook>>) -> Result<Receipt, LogError> {
         let order = Order {
             level,
             class,
@@ -446,10 +425,7 @@ impl Drop for Log {
 }
 
 /// Encodes records into a buffer that each thread keeps: handed over, it is traded for one that was written before.
-fn with_scratch<T>(
-    records: &[Record<'_>],
-    use_it: impl FnOnce(&mut Batch) -> Result<T, LogError>,
-) -> Result<T, LogError> {
+fn with_scratch<T>(records: &[Record<'_>], use_it: impl FnOnce(&mut Batch) -> Result<T, LogError>) -> Result<T, LogError> {
     thread_local! {
         static SCRATCH: Cell<Batch> = const { Cell::new(Batch::new()) };
     }

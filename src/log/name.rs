@@ -23,11 +23,7 @@ pub(crate) struct SegmentName {
 
 impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:016x}-{:016x}.{}.log",
-            self.first, self.last, self.generation
-        )
+        write!(f, "{:016x}-{:016x}.{}.log", self.first, self.last, self.generation)
     }
 }
 
@@ -48,20 +44,12 @@ impl Name {
         };
         let parsed = Self::parse_loosely(text).unwrap_or(Self::Unknown);
         // Other spellings of the same numbers are not ours.
-        if parsed.to_string() == text {
-            parsed
-        } else {
-            Self::Unknown
-        }
+        if parsed.to_string() == text { parsed } else { Self::Unknown }
     }
 
     fn parse_loosely(text: &str) -> Option<Self> {
         let (stem, suffix) = text.rsplit_once('.')?;
-        let hex = |digits: &str| {
-            u64::from_str_radix(digits, 16)
-                .ok()
-                .filter(|n| *n < u64::MAX / 2)
-        };
+        let hex = |digits: &str| u64::from_str_radix(digits, 16).ok().filter(|n| *n < u64::MAX / 2);
         match suffix {
             "spare" => hex(stem).map(Self::Spare),
             "tmp" => hex(stem).map(Self::Temporary),
@@ -108,11 +96,7 @@ mod tests {
             last: 0x00ab_cdef,
             generation: 12,
         };
-        for name in [
-            Name::Segment(segment),
-            Name::Spare(7),
-            Name::Temporary(u64::MAX / 2 - 1),
-        ] {
+        for name in [Name::Segment(segment), Name::Spare(7), Name::Temporary(u64::MAX / 2 - 1)] {
             assert_eq!(Name::parse(OsStr::new(&name.to_string())), name);
         }
     }

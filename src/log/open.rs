@@ -27,11 +27,7 @@ pub(crate) struct OpenedLog {
     pub(crate) report: OpenReport,
 }
 
-pub(crate) fn open(
-    vfs: Arc<dyn Vfs>,
-    root: &Path,
-    options: LogOptions,
-) -> Result<OpenedLog, LogError> {
+pub(crate) fn open(vfs: Arc<dyn Vfs>, root: &Path, options: LogOptions) -> Result<OpenedLog, LogError> {
     options.validate()?;
     let dir = Dir::new(vfs, root);
     match options.access {
@@ -47,11 +43,7 @@ fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
     let salt = options.seed.unwrap_or_else(random);
     let fresh = repair::repair(&dir, &mut plan, &options, salt)?;
     let active = Arc::new(Segment::active(&fresh.link, Arc::clone(&fresh.file)));
-    let mut segments: Vec<_> = plan
-        .links
-        .iter()
-        .map(|link| Arc::new(Segment::new(link)))
-        .collect();
+    let mut segments: Vec<_> = plan.links.iter().map(|link| Arc::new(Segment::new(link))).collect();
     segments.push(Arc::clone(&active));
     let spares = Spares::new(plan.next_spare);
     for number in plan.spares.drain(..) {
@@ -77,11 +69,7 @@ fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
         options,
     }));
     let worker = has_thread.then(|| worker::start(&shared)).transpose()?;
-    Ok(OpenedLog {
-        shared,
-        worker,
-        report,
-    })
+    Ok(OpenedLog { shared, worker, report })
 }
 
 fn open_to_read(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
@@ -92,19 +80,13 @@ fn open_to_read(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
             Ok((plan, Some(tip))) => break (plan, tip),
             Ok((_, None)) => return Err(LogError::NotFound { path: dir.root }),
             // A writer at work beside this reader removes and renames files while they are looked at.
-            Err(LogError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && attempts < READ_ATTEMPTS =>
-            {
+            Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && attempts < READ_ATTEMPTS => {
                 attempts += 1;
             }
             Err(error) => return Err(error),
         }
     };
-    let segments = plan
-        .links
-        .iter()
-        .map(|link| Arc::new(Segment::new(link)))
-        .collect();
+    let segments = plan.links.iter().map(|link| Arc::new(Segment::new(link))).collect();
     let shared = Arc::new(Shared::new(Parts {
         log_id: plan.report.log_id,
         epoch: 0,
@@ -155,14 +137,9 @@ fn tip(dir: &Dir, plan: &Plan) -> Result<Option<Tip>, LogError> {
 
 /// Randomness from the system, by the only door that `std` has to it.
 fn random() -> u64 {
-    std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish()
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 const READ_ATTEMPTS: u32 = 100;
 
-const _: () = assert!(
-    block::ROOM >= block::HEAD,
-    "a closing block fits before the bodies"
-);
+const _: () = assert!(block::ROOM >= block::HEAD, "a closing block fits before the bodies");

@@ -137,44 +137,16 @@ impl LogOptions {
 
     pub(crate) fn validate(&self) -> Result<(), LogError> {
         let check = |ok: bool, option, reason| {
-            if ok {
-                Ok(())
-            } else {
-                Err(LogError::Options { option, reason })
-            }
+            if ok { Ok(()) } else { Err(LogError::Options { option, reason }) }
         };
-        check(
-            self.first_segment >= MIN_SEGMENT,
-            "segment_bytes",
-            "a segment has at least 4 KiB",
-        )?;
-        check(
-            self.first_segment <= self.max_segment,
-            "segment_bytes",
-            "first is over max",
-        )?;
-        check(
-            self.max_segment <= 1 << 30,
-            "segment_bytes",
-            "a segment has at most 1 GiB",
-        )?;
+        check(self.first_segment >= MIN_SEGMENT, "segment_bytes", "a segment has at least 4 KiB")?;
+        check(self.first_segment <= self.max_segment, "segment_bytes", "first is over max")?;
+        check(self.max_segment <= 1 << 30, "segment_bytes", "a segment has at most 1 GiB")?;
         check(self.align.is_power_of_two(), "align", "not a power of two")?;
-        check(
-            (8..=MAX_ALIGN).contains(&self.align),
-            "align",
-            "not within 8 and 64 KiB",
-        )?;
+        check((8..=MAX_ALIGN).contains(&self.align), "align", "not within 8 and 64 KiB")?;
         check(self.queue_bytes >= 4096, "queue_bytes", "less than 4 KiB")?;
-        check(
-            self.block_bytes >= 512,
-            "block_bytes",
-            "less than 512 bytes",
-        )?;
-        check(
-            self.block_bytes <= MAX_BLOCK / 2,
-            "block_bytes",
-            "over half the limit of a block",
-        )?;
+        check(self.block_bytes >= 512, "block_bytes", "less than 512 bytes")?;
+        check(self.block_bytes <= MAX_BLOCK / 2, "block_bytes", "over half the limit of a block")?;
         check(self.write_back > 0, "write_back_bytes", "zero")
     }
 }

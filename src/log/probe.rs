@@ -18,11 +18,7 @@ use super::name::{Name, SegmentName};
 pub fn block(bytes: &[u8], log_id: u128) -> Option<usize> {
     let head = Head::parse(bytes)?;
     assert!(head.front() <= head.len() && head.len() <= block::MAX_BLOCK);
-    assert!(
-        head.end(8) > head.lsn
-            && head.end(block::MAX_ALIGN) - head.lsn
-                <= (block::MAX_BLOCK as u64) + block::MAX_ALIGN
-    );
+    assert!(head.end(8) > head.lsn && head.end(block::MAX_ALIGN) - head.lsn <= (block::MAX_BLOCK as u64) + block::MAX_ALIGN);
     let front = bytes.get(..head.front())?;
     let directory = head.check(front, mix_log(log_id))?;
     let mut next = 0;
@@ -31,25 +27,17 @@ pub fn block(bytes: &[u8], log_id: u128) -> Option<usize> {
         assert!(slot.body == next && slot.len <= block::MAX_RECORD);
         next += slot.len;
         records += 1;
-        if let Some(body) = bytes.get(head.front() + slot.body..head.front() + slot.body + slot.len)
-        {
+        if let Some(body) = bytes.get(head.front() + slot.body..head.front() + slot.body + slot.len) {
             let _ = slot.matches(body);
         }
     }
-    assert_eq!(
-        (records, next),
-        (head.records as usize, head.body_bytes as usize)
-    );
+    assert_eq!((records, next), (head.records as usize, head.body_bytes as usize));
     Some(records)
 }
 
 /// Reads bytes as the header of a segment file, under a name; tells whether they are one.
 pub fn header(bytes: &[u8], first: u64, last: u64, generation: u32) -> bool {
-    let name = SegmentName {
-        first,
-        last,
-        generation,
-    };
+    let name = SegmentName { first, last, generation };
     let _ = Header::decode_any(bytes);
     let _ = Meta::decode(bytes);
     matches!(Header::decode(bytes, &name), Found::Header(..))

@@ -104,12 +104,7 @@ pub(crate) enum Turned {
 
 impl Shared {
     /// Puts a batch into the queue, if there is room.
-    pub(crate) fn enqueue(
-        &self,
-        input: &mut Input<'_>,
-        order: Order,
-        waker: Option<&Waker>,
-    ) -> Result<Ticket, Turned> {
+    pub(crate) fn enqueue(&self, input: &mut Input<'_>, order: Order, waker: Option<&Waker>) -> Result<Ticket, Turned> {
         let (records, bytes) = match input {
             Input::One(record, _) => (1, record.body.len()),
             Input::Batch(batch) => (batch.len(), batch.bytes()),
@@ -147,8 +142,7 @@ impl Shared {
         let done = Arc::clone(&group.done);
         let is_large = gate.waiting >= self.options.block_bytes;
         // A full block of data that only goes to the operating system is written by whoever filled it.
-        let leads = !gate.leading
-            && (order.waits || (order.may_lead && is_large && order.level == Level::Os));
+        let leads = !gate.leading && (order.waits || (order.may_lead && is_large && order.level == Level::Os));
         gate.leading |= leads;
         let asks = is_large && !gate.leading;
         drop(gate);
@@ -159,11 +153,7 @@ impl Shared {
     }
 
     /// Puts a batch into the queue, waiting for room.
-    pub(crate) fn enqueue_blocking(
-        &self,
-        mut input: Input<'_>,
-        mut order: Order,
-    ) -> Result<Ticket, LogError> {
+    pub(crate) fn enqueue_blocking(&self, mut input: Input<'_>, mut order: Order) -> Result<Ticket, LogError> {
         loop {
             match self.enqueue(&mut input, order, None) {
                 Ok(ticket) => return Ok(ticket),
@@ -197,11 +187,7 @@ impl Shared {
         if done.taken.load(Ordering::Relaxed) {
             return false;
         }
-        let Some(group) = gate
-            .staged
-            .iter_mut()
-            .find(|group| Arc::ptr_eq(&group.done, done))
-        else {
+        let Some(group) = gate.staged.iter_mut().find(|group| Arc::ptr_eq(&group.done, done)) else {
             return false;
         };
         group.blocking += 1;
@@ -217,11 +203,7 @@ impl Shared {
         if done.taken.load(Ordering::Relaxed) {
             return false;
         }
-        if let Some(group) = gate
-            .staged
-            .iter_mut()
-            .find(|group| Arc::ptr_eq(&group.done, done))
-        {
+        if let Some(group) = gate.staged.iter_mut().find(|group| Arc::ptr_eq(&group.done, done)) {
             group.wanted = true;
         }
         !gate.leading
@@ -246,8 +228,7 @@ impl Shared {
             gate.waiting -= weight;
             group.done.taken.store(true, Ordering::Relaxed);
             gate.flying.push(Arc::clone(&group.done));
-            self.company
-                .fetch_sub(group.blocking as u64, Ordering::Relaxed);
+            self.company.fetch_sub(group.blocking as u64, Ordering::Relaxed);
             groups.push(group);
             if bytes >= ROUND_BYTES {
                 break;
@@ -308,9 +289,7 @@ impl Shared {
 
     /// Tells everybody who waits that there is nothing to wait for, and lets nobody in.
     pub(crate) fn fail_all(&self, cause: &Arc<str>) {
-        self.shut(LogError::Fenced {
-            cause: Arc::clone(cause),
-        });
+        self.shut(LogError::Fenced { cause: Arc::clone(cause) });
     }
 
     pub(crate) fn shut(&self, error: LogError) {
@@ -329,9 +308,7 @@ impl Shared {
                     hook.done(Err(&error));
                 }
             }
-            group
-                .done
-                .update(|progress| progress.failed = Some(error.clone()));
+            group.done.update(|progress| progress.failed = Some(error.clone()));
         }
     }
 }
@@ -342,9 +319,7 @@ impl Group {
             Input::One(record, crc) => {
                 self.batch.make_room();
                 self.batch.buffer.extend_from_slice(record.body);
-                self.batch
-                    .entries
-                    .push(Entry::new(record.tag, record.body.len(), *crc));
+                self.batch.entries.push(Entry::new(record.tag, record.body.len(), *crc));
             }
             Input::Batch(batch) => {
                 self.batch.time = self.batch.time.max(batch.time);
@@ -354,9 +329,7 @@ impl Group {
                     self.batch.time = time;
                 } else if !batch.is_empty() {
                     self.batch.make_room();
-                    self.batch
-                        .buffer
-                        .extend_from_slice(&batch.buffer[block::ROOM..]);
+                    self.batch.buffer.extend_from_slice(&batch.buffer[block::ROOM..]);
                     self.batch.entries.extend_from_slice(&batch.entries);
                 }
                 batch.clear();

@@ -118,9 +118,7 @@ impl AsRef<[u8]> for Pinned {
 
 impl std::fmt::Debug for Pinned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pinned")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("Pinned").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -165,10 +163,7 @@ impl Reader {
     /// # Errors
     ///
     /// When the file system fails. The reader stays where it is and may be asked again.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "what it returns borrows from the reader"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "what it returns borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Item<'_>>, LogError> {
         let (slot, position) = loop {
             match self.step()? {
@@ -259,9 +254,7 @@ impl Reader {
             self.chain = Some(header.chain);
             return Ok(Step::Moved);
         }
-        let found = source
-            .resync(&mut self.window, position + header.align)
-            .map_err(read)?;
+        let found = source.resync(&mut self.window, position + header.align).map_err(read)?;
         match (found, end) {
             (Some((next, _)), _) => {
                 let lsn = header.lsn_of(next);
@@ -321,22 +314,14 @@ impl Reader {
 
     /// Makes the segment that holds `lsn` the current one. Tells whether there is one.
     fn enter_segment(&mut self) -> Result<bool, LogError> {
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|current| !current.is_behind(self.lsn))
-        {
+        if self.current.as_ref().is_some_and(|current| !current.is_behind(self.lsn)) {
             return Ok(true);
         }
         let Some((segment, next_base)) = self.shared.table.find(self.lsn) else {
             return Ok(false);
         };
         let file = self.shared.table.file(&segment)?;
-        if let Some(rewritten) = self
-            .current
-            .as_ref()
-            .and_then(|current| current.segment.header.rewritten)
-        {
+        if let Some(rewritten) = self.current.as_ref().and_then(|current| current.segment.header.rewritten) {
             // Its successor continues what it was before.
             self.chain = Some(rewritten.end_chain);
         }
@@ -350,11 +335,7 @@ impl Reader {
             self.chain = None;
         }
         self.window.reset();
-        self.current = Some(Current {
-            segment,
-            file,
-            next_base,
-        });
+        self.current = Some(Current { segment, file, next_base });
         Ok(true)
     }
 
@@ -377,9 +358,7 @@ impl Current {
     fn bounds(&self) -> (Option<u64>, Option<u64>) {
         let header = &self.segment.header;
         match (self.segment.end(), header.rewritten) {
-            (End::Known(end, _), Some(rewritten)) => {
-                (Some(end), Some(header.lsn_of(rewritten.used).min(end)))
-            }
+            (End::Known(end, _), Some(rewritten)) => (Some(end), Some(header.lsn_of(rewritten.used).min(end))),
             (End::Known(end, _), None) => (Some(end), Some(end)),
             (End::Active, _) => (Some(u64::MAX), None),
             (End::Open, _) => (None, self.next_base),

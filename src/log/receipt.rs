@@ -129,9 +129,7 @@ impl Future for Append<'_> {
                 may_lead: false,
             };
             match shared.enqueue(&mut Input::Batch(batch), order, Some(cx.waker())) {
-                Ok(ticket) => {
-                    self.state = State::Settling(Receipt::new(Arc::clone(shared), ticket))
-                }
+                Ok(ticket) => self.state = State::Settling(Receipt::new(Arc::clone(shared), ticket)),
                 Err(Turned::Away(error)) => return Poll::Ready(Err(error)),
                 Err(Turned::Full(_)) => {
                     // Nobody may be at it: data that is only submitted has no one who waits.

@@ -78,11 +78,7 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
         tail: None,
         has_torn_header: false,
         has_unreadable: false,
-        rest: listing
-            .temporary
-            .iter()
-            .map(|n| (dir.temporary(*n), Fate::Remove))
-            .collect(),
+        rest: listing.temporary.iter().map(|n| (dir.temporary(*n), Fate::Remove)).collect(),
         next_number: 1,
         next_spare: 1 + listing
             .spares
@@ -138,22 +134,14 @@ fn read_headers(dir: &Dir, names: &[SegmentName]) -> Result<Vec<Candidate>, LogE
         if let Found::Newer(version) = found {
             return Err(newer(path, version));
         }
-        files.push(Candidate {
-            name: *name,
-            path,
-            found,
-        });
+        files.push(Candidate { name: *name, path, found });
     }
     Ok(files)
 }
 
 /// A number that no segment has. A stray name near the end of all numbers does not use them up.
 fn next_number(files: &[Candidate]) -> u64 {
-    let of_segments = files
-        .iter()
-        .filter(|file| file.header().is_some())
-        .map(|file| file.name.last)
-        .max();
+    let of_segments = files.iter().filter(|file| file.header().is_some()).map(|file| file.name.last).max();
     let highest = of_segments.unwrap_or(0);
     let nearby = files
         .iter()
@@ -173,16 +161,8 @@ fn newer(path: PathBuf, found: u16) -> LogError {
 
 impl Plan {
     /// Finds the identity of the log: in META, else in the newest segment.
-    fn identify(
-        &mut self,
-        path: &Path,
-        meta: Option<&[u8]>,
-        files: &[Candidate],
-    ) -> Result<(), LogError> {
-        let in_segments = files
-            .iter()
-            .rev()
-            .find_map(|file| file.header().map(|header| header.log_id));
+    fn identify(&mut self, path: &Path, meta: Option<&[u8]>, files: &[Candidate]) -> Result<(), LogError> {
+        let in_segments = files.iter().rev().find_map(|file| file.header().map(|header| header.log_id));
         match meta.map(Meta::decode) {
             Some(Meta::Newer(version)) => return Err(newer(path.to_owned(), version)),
             Some(Meta::Id { log_id, whole }) => {
@@ -212,19 +192,11 @@ impl Plan {
         files.retain(|file| {
             let is_foreign = file.header().is_some_and(|header| header.log_id != log_id);
             if is_foreign {
-                OpenReport::push(
-                    &mut self.report.unknown,
-                    &mut self.report.omitted,
-                    file.path.clone(),
-                );
+                OpenReport::push(&mut self.report.unknown, &mut self.report.omitted, file.path.clone());
             }
             !is_foreign
         });
-        self.epoch_seen = files
-            .iter()
-            .filter_map(|file| file.header().map(|h| h.epoch))
-            .max()
-            .unwrap_or(0);
+        self.epoch_seen = files.iter().filter_map(|file| file.header().map(|h| h.epoch)).max().unwrap_or(0);
         self.drop_older_generations(&mut files);
         files.sort_by_key(|file| file.name.last);
         let mut successor: Option<Header> = None;
@@ -278,8 +250,7 @@ impl Plan {
             end_chain: header.rewritten.map(|r| r.end_chain),
         };
         if let Some(next) = successor {
-            let fits =
-                header.base <= next.base && header.rewritten.is_none_or(|r| r.end <= next.base);
+            let fits = header.base <= next.base && header.rewritten.is_none_or(|r| r.end <= next.base);
             if !fits {
                 OpenReport::push(&mut self.report.kept, &mut self.report.omitted, link.path);
                 return false;
@@ -301,18 +272,11 @@ impl Plan {
 
     /// Of files for the same numbers, the one that was rewritten last counts.
     fn drop_older_generations(&mut self, files: &mut Vec<Candidate>) {
-        files.sort_by_key(|f| {
-            (
-                f.name.first,
-                u64::MAX - f.name.last,
-                u32::MAX - f.name.generation,
-            )
-        });
+        files.sort_by_key(|f| (f.name.first, u64::MAX - f.name.last, u32::MAX - f.name.generation));
         let mut cover: Option<SegmentName> = None;
         files.retain(|file| {
             let name = file.name;
-            let is_older =
-                cover.is_some_and(|c| c.last >= name.last && c.generation > name.generation);
+            let is_older = cover.is_some_and(|c| c.last >= name.last && c.generation > name.generation);
             if is_older {
                 self.rest.push((file.path.clone(), Fate::Remove));
                 return false;
@@ -345,8 +309,7 @@ impl Plan {
         let limit = limit.min(MAX_SEGMENT_FILE);
         if matches!(Header::decode_any(&front), Found::Header(..)) {
             // Space of an older segment, made ready for this one. Not used, unless there is a block of this one in it.
-            let used =
-                scan::first_block(&*opened, file.name.first, 8, log_mix, limit).map_err(read)?;
+            let used = scan::first_block(&*opened, file.name.first, 8, log_mix, limit).map_err(read)?;
             if used.is_none() {
                 return Ok(Fate::Remove);
             }
@@ -354,11 +317,7 @@ impl Plan {
         let header = blank_header(self.log_id.unwrap_or_default(), &file.name);
         let source = self.source(&*opened, &header, limit);
         let last = source.last_nonzero(&mut Window::new(), 0).map_err(read)?;
-        Ok(if last == 0 {
-            Fate::Remove
-        } else {
-            Fate::KeepAside(last)
-        })
+        Ok(if last == 0 { Fate::Remove } else { Fate::KeepAside(last) })
     }
 
     /// The header of a file that has none, if its blocks say that something in it was promised.
@@ -372,9 +331,7 @@ impl Plan {
         let fate = self.judge(dir, file)?;
         let rebuilt = match fate {
             Fate::Remove => None,
-            Fate::KeepAside(_) | Fate::Move => {
-                self.header_from_blocks(dir, file, successor, older)?
-            }
+            Fate::KeepAside(_) | Fate::Move => self.header_from_blocks(dir, file, successor, older)?,
         };
         if rebuilt.is_none() {
             if let Some(next) = successor.filter(|next| next.predecessor == file.name.last) {
@@ -388,11 +345,7 @@ impl Plan {
                     from: Lsn(before.map_or(0, |header| header.base)),
                     to: Lsn(next.base),
                 });
-                OpenReport::push(
-                    &mut self.report.kept,
-                    &mut self.report.omitted,
-                    file.path.clone(),
-                );
+                OpenReport::push(&mut self.report.kept, &mut self.report.omitted, file.path.clone());
             } else {
                 self.rest.push((file.path.clone(), fate));
             }
@@ -411,14 +364,9 @@ impl Plan {
         let opened = dir.open(&file.path, Open::Read)?;
         let limit = opened.len().map_err(read)?.min(MAX_SEGMENT_FILE);
         let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
-        let predecessor = older
-            .iter()
-            .rev()
-            .find_map(|f| f.header())
-            .map_or(0, |header| header.last);
+        let predecessor = older.iter().rev().find_map(|f| f.header()).map_or(0, |header| header.last);
         let align = successor.map_or(8, |next| next.align);
-        let guess =
-            scan::first_block(&*opened, file.name.first, align, log_mix, limit).map_err(read)?;
+        let guess = scan::first_block(&*opened, file.name.first, align, log_mix, limit).map_err(read)?;
         let Some((position, head)) = guess else {
             return Ok(None);
         };
@@ -430,11 +378,7 @@ impl Plan {
             epoch: head.epoch,
             base,
             predecessor,
-            chain: if position == u64::from(header_bytes) {
-                head.chain
-            } else {
-                0
-            },
+            chain: if position == u64::from(header_bytes) { head.chain } else { 0 },
             header_bytes,
             align,
             ..blank_header(self.log_id.unwrap_or_default(), &file.name)
@@ -442,12 +386,7 @@ impl Plan {
         if successor.is_some() {
             return Ok(Some(header));
         }
-        let tail = tail::scan_tail(
-            &self.source(&*opened, &header, limit),
-            &mut Window::new(),
-            |_| {},
-        )
-        .map_err(read)?;
+        let tail = tail::scan_tail(&self.source(&*opened, &header, limit), &mut Window::new(), |_| {}).map_err(read)?;
         Ok((tail.proven.lsn > base).then_some(header))
     }
 
@@ -510,9 +449,7 @@ impl Plan {
         self.report.clean = tail.clean;
         self.report.omitted += omitted;
         self.tail = Some(tail);
-        damage
-            .into_iter()
-            .for_each(|damage| self.report.add_damage(damage));
+        damage.into_iter().for_each(|damage| self.report.add_damage(damage));
         Ok(())
     }
 
@@ -541,9 +478,7 @@ impl Plan {
             });
             checked.map_err(read)?;
             self.report.omitted += omitted;
-            found
-                .into_iter()
-                .for_each(|damage| self.report.add_damage(damage));
+            found.into_iter().for_each(|damage| self.report.add_damage(damage));
         }
         self.report.scanned += window.read();
         Ok(())

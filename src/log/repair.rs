@@ -61,20 +61,14 @@ struct Start {
 }
 
 /// Carries out a plan. What it returns is durable.
-pub(crate) fn repair(
-    dir: &Dir,
-    plan: &mut Plan,
-    options: &LogOptions,
-    salt: u64,
-) -> Result<Fresh, LogError> {
+pub(crate) fn repair(dir: &Dir, plan: &mut Plan, options: &LogOptions, salt: u64) -> Result<Fresh, LogError> {
     let log_id = plan
         .log_id
         .unwrap_or_else(|| u128::from(crc::spread(salt)) << 64 | u128::from(crc::spread(!salt)));
     if !plan.meta_whole {
         write_meta(dir, log_id)?;
     }
-    let epoch =
-        ((plan.epoch_seen >> 32) + 1) << 32 | u64::from(crc::spread(salt ^ plan.epoch_seen) as u32);
+    let epoch = ((plan.epoch_seen >> 32) + 1) << 32 | u64::from(crc::spread(salt ^ plan.epoch_seen) as u32);
     plan.report.created = plan.log_id.is_none();
     plan.report.log_id = log_id;
     plan.report.epoch = epoch;
@@ -85,11 +79,7 @@ pub(crate) fn repair(
         if let Some(old) = plan.links.pop() {
             let is_kept = plan.report.kept.contains(&old.path);
             if !is_kept {
-                let fate = if plan.has_unreadable {
-                    Fate::Move
-                } else {
-                    Fate::Remove
-                };
+                let fate = if plan.has_unreadable { Fate::Move } else { Fate::Remove };
                 plan.rest.push((old.path, fate));
             }
         }
@@ -99,10 +89,7 @@ pub(crate) fn repair(
     }
     remove_dead(dir, plan, options)?;
     plan.report.end = Lsn(fresh.end.lsn);
-    plan.report.first = Lsn(plan
-        .links
-        .first()
-        .map_or(fresh.link.header.base, |link| link.header.base));
+    plan.report.first = Lsn(plan.links.first().map_or(fresh.link.header.base, |link| link.header.base));
     plan.report.segments = plan.links.len() + 1;
     Ok(fresh)
 }
@@ -150,20 +137,12 @@ impl Start {
         };
         let is_empty = base.lsn == tail.end.lsn;
         Self {
-            predecessor: if replaces {
-                last.header.predecessor
-            } else {
-                last.header.last
-            },
+            predecessor: if replaces { last.header.predecessor } else { last.header.last },
             base,
             tail: (!is_empty).then(|| (last.clone(), tail.end)),
             replaces,
             // Written again, blocks keep their positions only if they keep their alignment.
-            align: if is_empty {
-                options.align
-            } else {
-                last.header.align
-            },
+            align: if is_empty { options.align } else { last.header.align },
         }
     }
 }
@@ -173,8 +152,7 @@ fn write_meta(dir: &Dir, log_id: u128) -> Result<(), LogError> {
     let file = dir.create(&tmp)?;
     file.write_all_at(&Meta::encode(log_id), 0)
         .map_err(|e| LogError::io("write", &tmp, e))?;
-    file.sync_data()
-        .map_err(|e| LogError::io("sync", &tmp, e))?;
+    file.sync_data().map_err(|e| LogError::io("sync", &tmp, e))?;
     dir.rename(&tmp, &dir.root.join(name::META))?;
     dir.sync(&dir.root)
 }
@@ -204,10 +182,7 @@ fn keep_aside(dir: &Dir, plan: &mut Plan) {
 
 fn copy_aside(dir: &Dir, path: &Path, from: u64, len: u64) -> Result<PathBuf, LogError> {
     dir.make_quarantine()?;
-    let stem = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let stem = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // Recovery that is interrupted again and again makes the same copy, not another one.
     let copy = dir.quarantine.join(format!("{stem}.{from}.bytes"));
     let source = dir.open(path, Open::Read)?;
@@ -221,14 +196,10 @@ fn copy_aside(dir: &Dir, path: &Path, from: u64, len: u64) -> Result<PathBuf, Lo
         if read.is_empty() {
             break;
         }
-        target
-            .write_all_at(read, done)
-            .map_err(|e| LogError::io("write", &copy, e))?;
+        target.write_all_at(read, done).map_err(|e| LogError::io("write", &copy, e))?;
         done += read.len() as u64;
     }
-    target
-        .sync_data()
-        .map_err(|e| LogError::io("sync", &copy, e))?;
+    target.sync_data().map_err(|e| LogError::io("sync", &copy, e))?;
     dir.sync(&dir.quarantine)?;
     Ok(copy)
 }
@@ -252,14 +223,7 @@ struct Written {
     reappended: Option<Reappended>,
 }
 
-fn make_segment(
-    dir: &Dir,
-    plan: &mut Plan,
-    options: &LogOptions,
-    start: &Start,
-    log_id: u128,
-    epoch: u64,
-) -> Result<Fresh, LogError> {
+fn make_segment(dir: &Dir, plan: &mut Plan, options: &LogOptions, start: &Start, log_id: u128, epoch: u64) -> Result<Fresh, LogError> {
     let number = plan.next_number;
     plan.next_number += 1;
     let making = Making {
@@ -342,30 +306,19 @@ impl Making<'_> {
         let mut reappended = None;
         if let Some((link, until)) = &self.start.tail {
             let old = self.dir.open(&link.path, Open::Read)?;
-            let (reached, report) =
-                copy_blocks(&*old, link, self.start.base, *until, header, &mut out)?;
+            let (reached, report) = copy_blocks(&*old, link, self.start.base, *until, header, &mut out)?;
             end = reached;
             reappended = Some(report);
         }
         let used = end.position;
         let options = self.options;
-        let capacity = options
-            .first_segment
-            .max((2 * used).min(options.max_segment))
-            .max(used);
-        let old_len = file
-            .len()
-            .map_err(|e| LogError::io("measure", &self.tmp, e))?;
-        let wanted = if is_prewritten {
-            capacity.min(used + MAX_ZEROED)
-        } else {
-            used
-        };
+        let capacity = options.first_segment.max((2 * used).min(options.max_segment)).max(used);
+        let old_len = file.len().map_err(|e| LogError::io("measure", &self.tmp, e))?;
+        let wanted = if is_prewritten { capacity.min(used + MAX_ZEROED) } else { used };
         let len = wanted.max(old_len);
         out.zeros(len)?;
         out.flush()?;
-        file.sync_data()
-            .map_err(|e| LogError::io("sync", &self.tmp, e))?;
+        file.sync_data().map_err(|e| LogError::io("sync", &self.tmp, e))?;
         drop(out);
         Ok(Written {
             file,
@@ -416,8 +369,7 @@ fn copy_blocks(
         head.durable = header.base;
         head.chain = chain;
         let at = out.buffer.len();
-        out.buffer
-            .extend_from_slice(&window.at_hand(position)[..len]);
+        out.buffer.extend_from_slice(&window.at_hand(position)[..len]);
         chain = head.reseal(&mut out.buffer[at..at + head.front()], log_mix);
         out.buffer.resize(at + (next - position) as usize, 0);
         out.flush_if_large()?;
@@ -452,11 +404,7 @@ impl Output<'_> {
     }
 
     pub(crate) fn flush_if_large(&mut self) -> Result<(), LogError> {
-        if self.buffer.len() >= PIECE {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
     /// Fills up with zeros.
@@ -489,11 +437,7 @@ fn remove_dead(dir: &Dir, plan: &mut Plan, options: &LogOptions) -> Result<(), L
         match fate {
             Fate::Move => {
                 let moved = move_aside(dir, &path)?;
-                OpenReport::push(
-                    &mut plan.report.quarantined,
-                    &mut plan.report.omitted,
-                    moved,
-                );
+                OpenReport::push(&mut plan.report.quarantined, &mut plan.report.omitted, moved);
             }
             Fate::Remove | Fate::KeepAside(_) => dir.unlink(&path)?,
         }

@@ -149,9 +149,7 @@ pub enum DamageKind {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            DamageKind::Record { topic, offset } => {
-                write!(f, "record {offset} of topic {topic} is damaged")?
-            }
+            DamageKind::Record { topic, offset } => write!(f, "record {offset} of topic {topic} is damaged")?,
             DamageKind::Blocks => write!(f, "blocks {}..{} are damaged", self.from, self.to)?,
             DamageKind::HeaderCopy => write!(f, "one copy of a segment header is damaged")?,
             DamageKind::Header => write!(f, "a segment header is damaged")?,
@@ -159,12 +157,6 @@ impl fmt::Display for Damage {
             DamageKind::Unreadable => write!(f, "a sector cannot be read")?,
             DamageKind::Chain => write!(f, "blocks from {} on do not continue the log", self.from)?,
         }
-        write!(
-            f,
-            " ({} at {}, {} bytes)",
-            self.file.display(),
-            self.position,
-            self.len
-        )
+        write!(f, " ({} at {}, {} bytes)", self.file.display(), self.position, self.len)
     }
 }

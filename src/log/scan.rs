@@ -45,9 +45,7 @@ impl Source<'_> {
     pub(crate) fn claimed_end(&self, window: &mut Window, position: u64) -> io::Result<u64> {
         let bytes = window.fetch(self.file, position, HEAD, self.limit)?;
         let claimed = Head::parse(bytes).filter(|head| self.belongs(head, position));
-        Ok(claimed.map_or(position, |head| {
-            self.limit.min(position + head.len() as u64)
-        }))
+        Ok(claimed.map_or(position, |head| self.limit.min(position + head.len() as u64)))
     }
 
     /// Finds the first block at `from` or behind it, looking at every place where one could begin.
@@ -56,12 +54,7 @@ impl Source<'_> {
     }
 
     /// The same, for a block that begins before `until`.
-    pub(crate) fn resync_within(
-        &self,
-        window: &mut Window,
-        from: u64,
-        until: u64,
-    ) -> io::Result<Option<(u64, Head)>> {
+    pub(crate) fn resync_within(&self, window: &mut Window, from: u64, until: u64) -> io::Result<Option<(u64, Head)>> {
         let mut position = from;
         while position < until {
             let bytes = window.fetch(self.file, position, HEAD, self.limit)?;
@@ -120,21 +113,12 @@ impl Source<'_> {
 }
 
 /// The records of a block that was just read, with their bytes.
-pub(crate) fn bodies<'w>(
-    window: &'w Window,
-    position: u64,
-    head: &Head,
-) -> impl Iterator<Item = (Slot, &'w [u8])> {
+pub(crate) fn bodies<'w>(window: &'w Window, position: u64, head: &Head) -> impl Iterator<Item = (Slot, &'w [u8])> {
     let bytes = window.at_hand(position);
     let front = head.front();
     Directory::assume(head, &bytes[..front])
         .iter()
-        .map(move |slot| {
-            (
-                slot,
-                &bytes[front + slot.body..front + slot.body + slot.len],
-            )
-        })
+        .map(move |slot| (slot, &bytes[front + slot.body..front + slot.body + slot.len]))
 }
 
 /// Tells whether every record of a block that was just read is what was written.
@@ -169,13 +153,7 @@ fn find_magic(bytes: &[u8], align: usize) -> Option<usize> {
 }
 
 /// Finds the first block of a segment whose header is lost, so that neither its place in the log nor its epoch is known.
-pub(crate) fn first_block(
-    file: &dyn VfsFile,
-    segment: u64,
-    align: u64,
-    log_mix: u32,
-    limit: u64,
-) -> io::Result<Option<(u64, Head)>> {
+pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix: u32, limit: u64) -> io::Result<Option<(u64, Head)>> {
     let mut window = Window::new();
     let mut position = u64::from(Header::bytes_for(align));
     while position < limit {
@@ -192,10 +170,7 @@ pub(crate) fn first_block(
         let bytes = window.fetch(file, position, HEAD, limit)?;
         if let Some(head) = Head::parse(bytes).filter(|head| head.segment == segment) {
             let front = window.fetch(file, position, head.front(), limit)?;
-            if front
-                .get(..head.front())
-                .is_some_and(|front| head.check(front, log_mix).is_some())
-            {
+            if front.get(..head.front()).is_some_and(|front| head.check(front, log_mix).is_some()) {
                 return Ok(Some((position, head)));
             }
         }

@@ -37,10 +37,7 @@ impl Segment {
         Self {
             header: link.header,
             path: link.path.clone(),
-            end: Mutex::new(
-                link.end
-                    .map_or(End::Open, |end| End::Known(end, link.end_chain)),
-            ),
+            end: Mutex::new(link.end.map_or(End::Open, |end| End::Known(end, link.end_chain))),
             file: Mutex::new(None),
         }
     }
@@ -92,21 +89,15 @@ impl Table {
 
     /// Where the log begins.
     pub(crate) fn first(&self) -> u64 {
-        self.segments
-            .lock()
-            .first()
-            .map_or(0, |segment| segment.header.base)
+        self.segments.lock().first().map_or(0, |segment| segment.header.base)
     }
 
     /// The segment that holds a position, and where the next one begins. A position in a gap belongs to the next one.
     pub(crate) fn find(&self, lsn: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments.lock();
         // The last that begins at or below. Empty ones begin where their successor does, which is then found.
-        let mut at = segments
-            .partition_point(|segment| segment.header.base <= lsn)
-            .saturating_sub(1);
-        let is_behind =
-            |segment: &Segment| matches!(segment.end(), End::Known(end, _) if end <= lsn);
+        let mut at = segments.partition_point(|segment| segment.header.base <= lsn).saturating_sub(1);
+        let is_behind = |segment: &Segment| matches!(segment.end(), End::Known(end, _) if end <= lsn);
         while segments.get(at).is_some_and(|segment| is_behind(segment)) {
             at += 1;
         }
@@ -118,9 +109,7 @@ impl Table {
     /// Takes segments out, and puts another in their place if there is one.
     pub(crate) fn replace(&self, old: &[Arc<Segment>], new: Option<Arc<Segment>>) {
         let mut segments = self.segments.lock();
-        let at = segments
-            .iter()
-            .position(|s| old.iter().any(|o| Arc::ptr_eq(o, s)));
+        let at = segments.iter().position(|s| old.iter().any(|o| Arc::ptr_eq(o, s)));
         segments.retain(|s| !old.iter().any(|o| Arc::ptr_eq(o, s)));
         if let (Some(at), Some(new)) = (at, new) {
             let at = at.min(segments.len());
@@ -134,17 +123,12 @@ impl Table {
         if let Some(file) = &*slot {
             return Ok(Arc::clone(file));
         }
-        let file = self
-            .dir
-            .open(&segment.path, Open::Read)
-            .map_err(|error| match error {
-                LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                    LogError::Gone {
-                        lsn: Lsn(segment.header.base),
-                    }
-                }
-                error => error,
-            })?;
+        let file = self.dir.open(&segment.path, Open::Read).map_err(|error| match error {
+            LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => LogError::Gone {
+                lsn: Lsn(segment.header.base),
+            },
+            error => error,
+        })?;
         *slot = Some(Arc::clone(&file));
         drop(slot);
         self.close_idle(segment);
@@ -154,8 +138,7 @@ impl Table {
     /// Closes files that nobody reads now, when there are many.
     fn close_idle(&self, used: &Arc<Segment>) {
         let segments = self.all();
-        let is_open =
-            |segment: &&Arc<Segment>| segment.file.try_lock().is_some_and(|slot| slot.is_some());
+        let is_open = |segment: &&Arc<Segment>| segment.file.try_lock().is_some_and(|slot| slot.is_some());
         let mut open = segments.iter().filter(is_open).count();
         for segment in &segments {
             if open <= MAX_OPEN {
@@ -165,9 +148,7 @@ impl Table {
                 continue;
             }
             if let Some(mut slot) = segment.file.try_lock()
-                && slot
-                    .as_ref()
-                    .is_some_and(|file| Arc::strong_count(file) == 1)
+                && slot.as_ref().is_some_and(|file| Arc::strong_count(file) == 1)
             {
                 *slot = None;
                 open -= 1;

@@ -139,12 +139,7 @@ impl Shared {
     /// Makes everything up to `upto`, which was written through this file or is durable already, survive a power cut.
     ///
     /// One at a time, because a failure is reported to one caller only: whoever syncs next must know of it.
-    pub(crate) fn sync(
-        &self,
-        file: &Arc<dyn VfsFile>,
-        path: &Path,
-        upto: u64,
-    ) -> Result<(), LogError> {
+    pub(crate) fn sync(&self, file: &Arc<dyn VfsFile>, path: &Path, upto: u64) -> Result<(), LogError> {
         let syncing = self.syncing.lock();
         if let Some(error) = self.fenced() {
             return Err(error);
@@ -189,10 +184,7 @@ impl Shared {
 
     /// How many bytes were written and not synced.
     pub(crate) fn unsynced(&self) -> u64 {
-        self.tip
-            .lock()
-            .lsn
-            .saturating_sub(self.durable.load(Ordering::Acquire))
+        self.tip.lock().lsn.saturating_sub(self.durable.load(Ordering::Acquire))
     }
 
     /// Lets nothing more be written or promised, because something failed whose extent nobody knows.
@@ -237,11 +229,7 @@ impl Shared {
             // Even where writing ahead does not pay, there is something to fall back on when space runs out.
             capacity.min(self.options.first_segment)
         };
-        if self
-            .spares
-            .make(&self.dir, capacity, zeroed, pause)
-            .is_err()
-        {
+        if self.spares.make(&self.dir, capacity, zeroed, pause).is_err() {
             self.spares.give_up();
         }
     }
@@ -262,27 +250,16 @@ impl Shared {
 
 impl Shared {
     /// Reads one record.
-    pub(crate) fn read(
-        &self,
-        tag: Tag,
-        location: Location,
-        body: &mut Vec<u8>,
-    ) -> Result<(), LogError> {
+    pub(crate) fn read(&self, tag: Tag, location: Location, body: &mut Vec<u8>) -> Result<(), LogError> {
         let lsn = location.lsn;
         let gone = LogError::Gone { lsn };
         block::check_record(location.len as usize)?;
-        let end = lsn
-            .0
-            .checked_add(u64::from(location.len))
-            .ok_or_else(|| gone.clone())?;
+        let end = lsn.0.checked_add(u64::from(location.len)).ok_or_else(|| gone.clone())?;
         if end > self.visible.load(Ordering::Acquire) {
             return Err(gone);
         }
         // An empty body may lie at the very end of its segment: what counts is the byte before it.
-        let (segment, _) = self
-            .table
-            .find(lsn.0.saturating_sub(1))
-            .ok_or_else(|| gone.clone())?;
+        let (segment, _) = self.table.find(lsn.0.saturating_sub(1)).ok_or_else(|| gone.clone())?;
         if lsn.0 < segment.header.base {
             return Err(gone);
         }

@@ -50,33 +50,20 @@ impl Spares {
         let file = dir.open(&path, Open::Write)?;
         let read = |e| LogError::io("read", &path, e);
         let len = file.len().map_err(read)?;
-        let is_new = dir::read_front(&*file, MIN_BYTES)
-            .map_err(read)?
-            .iter()
-            .all(|b| *b == 0);
+        let is_new = dir::read_front(&*file, MIN_BYTES).map_err(read)?.iter().all(|b| *b == 0);
         self.put(Spare {
             path,
             file,
             len,
             capacity: len,
-            fill: if is_new {
-                Fill::Zeros
-            } else {
-                Fill::OlderBlocks
-            },
+            fill: if is_new { Fill::Zeros } else { Fill::OlderBlocks },
         });
         Ok(())
     }
 
     /// Makes a spare of zeros. `pause` is called after each piece; it may do what is more urgent, and
     /// says whether to go on.
-    pub(crate) fn make(
-        &self,
-        dir: &Dir,
-        capacity: u64,
-        zeroed: u64,
-        mut pause: impl FnMut() -> bool,
-    ) -> Result<(), LogError> {
+    pub(crate) fn make(&self, dir: &Dir, capacity: u64, zeroed: u64, mut pause: impl FnMut() -> bool) -> Result<(), LogError> {
         let number = self.number();
         let tmp = dir.temporary(number);
         let made = self.fill(dir, &tmp, zeroed, &mut pause);
@@ -101,13 +88,7 @@ impl Spares {
         Ok(())
     }
 
-    fn fill(
-        &self,
-        dir: &Dir,
-        tmp: &std::path::Path,
-        zeroed: u64,
-        pause: &mut impl FnMut() -> bool,
-    ) -> Result<Arc<dyn VfsFile>, LogError> {
+    fn fill(&self, dir: &Dir, tmp: &std::path::Path, zeroed: u64, pause: &mut impl FnMut() -> bool) -> Result<Arc<dyn VfsFile>, LogError> {
         let file = dir.create(tmp)?;
         let zeros = vec![0; PIECE.min(zeroed as usize)];
         let mut done = 0;

@@ -51,20 +51,11 @@ pub(crate) enum Bad {
     /// A block does not continue the one before.
     Chain { position: u64, len: u64 },
     /// One record.
-    Record {
-        position: u64,
-        len: u64,
-        topic: u64,
-        offset: u64,
-    },
+    Record { position: u64, len: u64, topic: u64, offset: u64 },
 }
 
 /// Finds the end of the last segment of a log. Reads the file twice at most.
-pub(crate) fn scan_tail(
-    source: &Source<'_>,
-    window: &mut Window,
-    mut bad: impl FnMut(Bad),
-) -> io::Result<Tail> {
+pub(crate) fn scan_tail(source: &Source<'_>, window: &mut Window, mut bad: impl FnMut(Bad)) -> io::Result<Tail> {
     let survey = survey(source, window)?;
     let mut walk = Walk::new(source);
     if source.header.lsn_of(survey.first_bad) >= survey.durable {
@@ -74,9 +65,7 @@ pub(crate) fn scan_tail(
     }
     let after = walk.position;
     let last = if source.header.fill == Fill::Zeros {
-        let used = survey
-            .used
-            .map_or_else(|| source.last_nonzero(window, after), Ok)?;
+        let used = survey.used.map_or_else(|| source.last_nonzero(window, after), Ok)?;
         used.max(after)
     } else {
         // Older blocks are everywhere in such a file: only what is of this segment says that something was cut.
@@ -95,12 +84,7 @@ pub(crate) fn scan_tail(
 }
 
 /// Names all damage in a segment whose end is known.
-pub(crate) fn verify(
-    source: &Source<'_>,
-    window: &mut Window,
-    end: u64,
-    mut bad: impl FnMut(Bad),
-) -> io::Result<()> {
+pub(crate) fn verify(source: &Source<'_>, window: &mut Window, end: u64, mut bad: impl FnMut(Bad)) -> io::Result<()> {
     Walk::new(source).past_damage(source, window, end, &mut bad)
 }
 
@@ -153,11 +137,7 @@ impl Walk {
     /// A sync returned Ok for everything below `durable`.
     fn prove(&mut self, durable: u64) {
         self.durable = self.durable.max(durable);
-        while self
-            .boundaries
-            .get(1)
-            .is_some_and(|next| next.lsn <= self.durable)
-        {
+        while self.boundaries.get(1).is_some_and(|next| next.lsn <= self.durable) {
             self.boundaries.pop_front();
         }
     }
@@ -176,13 +156,7 @@ impl Walk {
     }
 
     /// Walks a segment in which something below `durable` is damaged, and names all of it.
-    fn past_damage(
-        &mut self,
-        source: &Source<'_>,
-        window: &mut Window,
-        durable: u64,
-        bad: &mut impl FnMut(Bad),
-    ) -> io::Result<()> {
+    fn past_damage(&mut self, source: &Source<'_>, window: &mut Window, durable: u64, bad: &mut impl FnMut(Bad)) -> io::Result<()> {
         self.durable = durable;
         while self.position < source.limit {
             let position = self.position;
@@ -210,9 +184,7 @@ impl Walk {
                 return Ok(());
             }
             let found = source.resync(window, position + source.header.align)?;
-            let next = found
-                .map_or(u64::MAX, |(found, _)| found)
-                .min(source.header.position_of(durable));
+            let next = found.map_or(u64::MAX, |(found, _)| found).min(source.header.position_of(durable));
             bad(Bad::Blocks {
                 position,
                 len: next - position,
@@ -397,12 +369,7 @@ mod tests {
                 offset,
                 ..Tag::default()
             };
-            self.put(
-                durable,
-                &[Entry::new(tag, body.len(), crc32c(&body))],
-                &body,
-                change,
-            )
+            self.put(durable, &[Entry::new(tag, body.len(), crc32c(&body))], &body, change)
         }
 
         fn closing(&mut self) -> &mut Self {
@@ -410,13 +377,7 @@ mod tests {
             self.put(durable, &[], &[], |head| head.kind = Kind::Closing)
         }
 
-        fn put(
-            &mut self,
-            durable: u64,
-            entries: &[Entry],
-            bodies: &[u8],
-            change: impl FnOnce(&mut Head),
-        ) -> &mut Self {
+        fn put(&mut self, durable: u64, entries: &[Entry], bodies: &[u8], change: impl FnOnce(&mut Head)) -> &mut Self {
             let mut head = Head {
                 kind: Kind::Records,
                 segment: self.header.first,
@@ -451,8 +412,7 @@ mod tests {
                 limit: file.0.len() as u64,
             };
             let mut found = Vec::new();
-            let tail = scan_tail(&source, &mut Window::new(), |bad| found.push(bad))
-                .expect("no disk to fail");
+            let tail = scan_tail(&source, &mut Window::new(), |bad| found.push(bad)).expect("no disk to fail");
             (tail, found)
         }
     }
@@ -494,11 +454,7 @@ mod tests {
             let (tail, bad) = making.scan();
             // A front that is bad says nothing, also not about what was durable; a body that is bad leaves it to say so.
             let proven = if byte < 104 { 800 } else { end };
-            assert_eq!(
-                (tail.proven.lsn, tail.end.lsn, tail.damaged),
-                (proven, end, false),
-                "byte {byte}"
-            );
+            assert_eq!((tail.proven.lsn, tail.end.lsn, tail.damaged), (proven, end, false), "byte {byte}");
             assert!(tail.behind > 0 && bad.is_empty());
         }
     }
@@ -515,10 +471,7 @@ mod tests {
         let (tail, bad) = making.scan();
         let position = second as u64;
         assert_eq!(bad, [Bad::Blocks { position, len }]);
-        assert_eq!(
-            (tail.proven.lsn, tail.end.lsn, tail.damaged),
-            (durable, making.lsn(), true)
-        );
+        assert_eq!((tail.proven.lsn, tail.end.lsn, tail.damaged), (durable, making.lsn(), true));
     }
 
     #[test]
@@ -564,10 +517,7 @@ mod tests {
                 len: durable - second
             }]
         );
-        assert_eq!(
-            (tail.proven.lsn, tail.end.lsn, tail.end.chain),
-            (durable, durable, None)
-        );
+        assert_eq!((tail.proven.lsn, tail.end.lsn, tail.end.chain), (durable, durable, None));
     }
 
     #[test]
@@ -604,10 +554,7 @@ mod tests {
         let end = making.lsn();
         making.closing();
         let (tail, _) = making.scan();
-        assert_eq!(
-            (tail.clean, tail.end.lsn, tail.proven.lsn, tail.behind),
-            (true, end, end, 0)
-        );
+        assert_eq!((tail.clean, tail.end.lsn, tail.proven.lsn, tail.behind), (true, end, end, 0));
         let first = making.starts[0];
         making.bytes[first] ^= 1;
         let (tail, bad) = making.scan();
@@ -625,10 +572,7 @@ mod tests {
             making.bytes.clone_from(&whole);
             making.bytes[bit / 8] ^= 1 << (bit % 8);
             let (tail, bad) = making.scan();
-            let is_padding = making
-                .starts
-                .iter()
-                .any(|start| (start + 124..start + 128).contains(&(bit / 8)));
+            let is_padding = making.starts.iter().any(|start| (start + 124..start + 128).contains(&(bit / 8)));
             let is_seen = !bad.is_empty() || tail.end.lsn < end.lsn || tail.behind > 0;
             assert_eq!(is_seen, !is_padding, "bit {bit}");
         }

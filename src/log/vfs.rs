@@ -250,10 +250,7 @@ pub struct Entry {
 impl Entry {
     /// Makes an entry, for those who implement [`Vfs`].
     pub fn new(name: impl Into<OsString>, kind: EntryKind) -> Self {
-        Self {
-            name: name.into(),
-            kind,
-        }
+        Self { name: name.into(), kind }
     }
 }
 

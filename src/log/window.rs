@@ -63,13 +63,7 @@ impl Window {
     /// Shows the bytes from `position` on: at least `want` of them, fewer only where the file or `limit` ends.
     ///
     /// The caller has checked `want` against the limits of the format. Never more is allocated than the file has.
-    pub(crate) fn fetch(
-        &mut self,
-        file: &dyn VfsFile,
-        position: u64,
-        want: usize,
-        limit: u64,
-    ) -> io::Result<&[u8]> {
+    pub(crate) fn fetch(&mut self, file: &dyn VfsFile, position: u64, want: usize, limit: u64) -> io::Result<&[u8]> {
         let left = limit.saturating_sub(position);
         let want = left.min(want as u64) as usize;
         if self.at_hand(position).len() < want {
@@ -79,13 +73,7 @@ impl Window {
         Ok(&bytes[..bytes.len().min(left as usize)])
     }
 
-    fn fill(
-        &mut self,
-        file: &dyn VfsFile,
-        position: u64,
-        want: usize,
-        left: u64,
-    ) -> io::Result<()> {
+    fn fill(&mut self, file: &dyn VfsFile, position: u64, want: usize, left: u64) -> io::Result<()> {
         let kept = self.at_hand(position).len();
         let size = left.min(want.max(CHUNK) as u64) as usize;
         let from = self.filled - kept;
@@ -110,12 +98,7 @@ impl Window {
         };
         while self.filled < want {
             let at = position + self.filled as u64;
-            let n = read_around(
-                file,
-                &mut buffer[self.filled..size],
-                at,
-                &mut self.unreadable,
-            )?;
+            let n = read_around(file, &mut buffer[self.filled..size], at, &mut self.unreadable)?;
             if n == 0 {
                 break;
             }
@@ -130,12 +113,7 @@ impl Window {
 /// it say what is lost by that, and everything else is served.
 ///
 /// Returns zero at the end of the file only. Positions of sectors that could not be read are added to `unreadable`.
-pub(crate) fn read_around(
-    file: &dyn VfsFile,
-    buffer: &mut [u8],
-    position: u64,
-    unreadable: &mut Vec<u64>,
-) -> io::Result<usize> {
+pub(crate) fn read_around(file: &dyn VfsFile, buffer: &mut [u8], position: u64, unreadable: &mut Vec<u64>) -> io::Result<usize> {
     let error = loop {
         match file.read_at(buffer, position) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -75,11 +75,7 @@ impl Writer {
     /// Asks the hooks, refuses what finds no room, and writes the rest as one block.
     ///
     /// Returns where the block is, `None` if nothing was left to write.
-    pub(crate) fn write(
-        &mut self,
-        shared: &Shared,
-        group: &mut Group,
-    ) -> Result<Option<(Lsn, Lsn)>, LogError> {
+    pub(crate) fn write(&mut self, shared: &Shared, group: &mut Group) -> Result<Option<(Lsn, Lsn)>, LogError> {
         if self.gone {
             return Err(LogError::Closed);
         }
@@ -111,10 +107,7 @@ impl Writer {
 
     /// Lets each part's hook decide, and refuses data where only facts have room.
     fn stage(&mut self, shared: &Shared, group: &mut Group) {
-        let has_data = group
-            .parts
-            .iter()
-            .any(|part| part.class == Class::Data && part.records > 0);
+        let has_data = group.parts.iter().any(|part| part.class == Class::Data && part.records > 0);
         let at_most = block::front(group.batch.len(), group.batch.len()) + group.batch.bytes();
         let is_short = has_data && self.is_short(shared, at_most as u64);
         let mut entries = &mut group.batch.entries[..];
@@ -146,12 +139,7 @@ impl Writer {
         !shared.retry_spare()
     }
 
-    fn write_block(
-        &mut self,
-        shared: &Shared,
-        group: &mut Group,
-        kind: Kind,
-    ) -> Result<(Lsn, Lsn), LogError> {
+    fn write_block(&mut self, shared: &Shared, group: &mut Group, kind: Kind) -> Result<(Lsn, Lsn), LogError> {
         let runs = block::count_runs(&group.batch.entries);
         let front = block::front(group.batch.len(), runs);
         let len = front as u64 + group.batch.bytes() as u64;
@@ -203,27 +191,15 @@ impl Writer {
     }
 
     /// Writes the pieces of a block, one as a rule.
-    fn put(
-        &mut self,
-        shared: &Shared,
-        group: &mut Group,
-        head: &Head,
-        padding: usize,
-    ) -> std::io::Result<u32> {
+    fn put(&mut self, shared: &Shared, group: &mut Group, head: &Head, padding: usize) -> std::io::Result<u32> {
         let front = head.front();
         let buffer = &mut group.batch.buffer;
         let bodies_end = buffer.len();
         buffer.resize(bodies_end + padding, 0);
         let written = if front <= block::ROOM {
             let start = block::ROOM - front;
-            let crc = head.encode(
-                &group.batch.entries,
-                shared.log_mix,
-                &mut buffer[start..block::ROOM],
-            );
-            self.file
-                .write_all_at(&buffer[start..], self.position)
-                .map(|()| crc)
+            let crc = head.encode(&group.batch.entries, shared.log_mix, &mut buffer[start..block::ROOM]);
+            self.file.write_all_at(&buffer[start..], self.position).map(|()| crc)
         } else {
             self.front.resize(front, 0);
             let crc = head.encode(&group.batch.entries, shared.log_mix, &mut self.front);
@@ -389,9 +365,7 @@ impl Writer {
     /// Has a spare made when half of the segment is used.
     fn watch_fill(&self, shared: &Shared) {
         if self.position >= self.capacity / 2 && shared.spares.is_wanted() {
-            shared.want_spare(
-                (2 * self.capacity).clamp(shared.options.first_segment, shared.options.max_segment),
-            );
+            shared.want_spare((2 * self.capacity).clamp(shared.options.first_segment, shared.options.max_segment));
         }
     }
 }

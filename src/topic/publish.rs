@@ -361,7 +361,11 @@ impl<T: Send + 'static> TopicCore<T> {
             if self.shared.ring.has_burst() {
                 return;
             }
-            crate::wait::pause(16 << step.min(2));
+            match step {
+                0 | 1 => crate::wait::pause(16 << step),
+                // Where threads are more than cores, the receivers may be waiting for this one's.
+                _ => crate::sync::yield_now(),
+            }
         }
     }
 

@@ -93,16 +93,10 @@ pub fn log_directory(data: &[u8]) {
                 let mut name = name.to_owned();
                 let place = op[3] as usize % name.len();
                 if name.is_char_boundary(place) && name.is_char_boundary(place + 1) {
-                    name.replace_range(
-                        place..=place,
-                        ["0", "1", "f", "-", ".", "7"][op[5] as usize % 6],
-                    );
+                    name.replace_range(place..=place, ["0", "1", "f", "-", ".", "7"][op[5] as usize % 6]);
                 }
                 let content = content(&disk, other).unwrap_or_default();
-                disk.put(
-                    file.with_file_name(name),
-                    &content[..content.len().min(1 << 20)],
-                );
+                disk.put(file.with_file_name(name), &content[..content.len().min(1 << 20)]);
             }
             _ => {
                 let n = u64::from(op[5]) * 8;
@@ -128,11 +122,7 @@ fn content(disk: &SimDisk, path: &Path) -> Option<Vec<u8>> {
 /// Opens what is there, in both ways, reads it, writes to it, and opens it once more.
 fn visit(disk: &SimDisk, refuses: bool) {
     disk.fail_from(Op::Any, CALLS, Fault::Eio);
-    let on_damage = if refuses {
-        OnDamage::Refuse
-    } else {
-        OnDamage::Salvage
-    };
+    let on_damage = if refuses { OnDamage::Refuse } else { OnDamage::Salvage };
     let options = options().on_damage(on_damage).verify(Verify::All);
     if let Ok((log, _)) = Log::open(Arc::new(disk.clone()), DIR, options.clone().read_only()) {
         read(&log);
@@ -141,20 +131,12 @@ fn visit(disk: &SimDisk, refuses: bool) {
         return;
     };
     let before = read(&log);
-    if log
-        .append(&[Record::new(9, 9, b"written after")], Level::Synced)
-        .is_err()
-    {
+    if log.append(&[Record::new(9, 9, b"written after")], Level::Synced).is_err() {
         return;
     }
     drop(log);
     disk.power_cut(1);
-    let (log, _) = Log::open(
-        Arc::new(disk.clone()),
-        DIR,
-        options.on_damage(OnDamage::Salvage),
-    )
-    .expect("what was opened opens again");
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options.on_damage(OnDamage::Salvage)).expect("what was opened opens again");
     let after = read(&log);
     assert!(
         before.is_none() || after.is_none() || after > before,
@@ -228,14 +210,8 @@ fn made(records: u64) -> (SimDisk, u128) {
     let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options()).expect("a new log");
     for offset in 0..records {
         let body = [offset as u8; 200];
-        log.append(
-            &[
-                Record::new(1, offset, &body),
-                Record::new(2, offset, &body[..20]),
-            ],
-            Level::Synced,
-        )
-        .expect("space");
+        log.append(&[Record::new(1, offset, &body), Record::new(2, offset, &body[..20])], Level::Synced)
+            .expect("space");
     }
     drop(log);
     disk.kill();

@@ -1,9 +1,5 @@
 //! What the proofs of the log share: chance, an oracle, sessions with scripted steps.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test binary uses its own part of this"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 
 pub mod oracle;
 pub mod rng;

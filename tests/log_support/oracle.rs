@@ -24,13 +24,7 @@ impl Rec {
 impl std::fmt::Debug for Rec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let head = &self.body[..self.body.len().min(4)];
-        write!(
-            f,
-            "{}:{} {}B {head:02x?}",
-            self.topic,
-            self.offset,
-            self.body.len()
-        )
+        write!(f, "{}:{} {}B {head:02x?}", self.topic, self.offset, self.body.len())
     }
 }
 
@@ -138,8 +132,7 @@ impl Session {
 
     /// The removal of these records was confirmed.
     pub fn confirm_gone(&mut self, records: &[Rec], now: u64) {
-        self.gone
-            .extend(records.iter().map(|record| (record.name(), now)));
+        self.gone.extend(records.iter().map(|record| (record.name(), now)));
     }
 
     /// Rewriting keeps the order within a stream only.
@@ -153,11 +146,7 @@ impl Session {
     }
 
     fn may_miss(&self, at: At, record: &Rec) -> bool {
-        !self.given_up.is_empty()
-            && self
-                .given_up
-                .get(&record.name())
-                .is_some_and(|time| *time <= at.call)
+        !self.given_up.is_empty() && self.given_up.get(&record.name()).is_some_and(|time| *time <= at.call)
     }
 
     /// Judges what an opening found after a crash: all that was promised, nothing else, in order, batches whole.
@@ -166,26 +155,12 @@ impl Session {
             Loss::Process => at.after(e.os.min(e.synced)),
             Loss::Power => at.after(e.synced),
         };
-        let may_miss = |e: &Entry| {
-            at.after(e.failed) || (self.gave_up() && e.records.iter().all(|r| self.may_miss(at, r)))
-        };
-        if let Some(back) = found
-            .iter()
-            .find(|r| self.gone.get(&r.name()).is_some_and(|time| at.after(*time)))
-        {
-            return Err(format!(
-                "resurrected: {back:?} was removed, and that was confirmed"
-            ));
+        let may_miss = |e: &Entry| at.after(e.failed) || (self.gave_up() && e.records.iter().all(|r| self.may_miss(at, r)));
+        if let Some(back) = found.iter().find(|r| self.gone.get(&r.name()).is_some_and(|time| at.after(*time))) {
+            return Err(format!("resurrected: {back:?} was removed, and that was confirmed"));
         }
-        let tried: Vec<&Entry> = self
-            .entries
-            .iter()
-            .take_while(|e| e.tried <= at.call)
-            .collect();
-        let must = tried
-            .iter()
-            .rposition(|e| promised(e) && !may_miss(e))
-            .map_or(0, |i| i + 1);
+        let tried: Vec<&Entry> = self.entries.iter().take_while(|e| e.tried <= at.call).collect();
+        let must = tried.iter().rposition(|e| promised(e) && !may_miss(e)).map_or(0, |i| i + 1);
 
         if self.reordered.is_some_and(|time| time <= at.call) {
             return self.judge_streams(at, &tried[..], must, found);
@@ -213,10 +188,7 @@ impl Session {
                 tried[end].records.iter().take(3).collect::<Vec<_>>()
             )),
             None => {
-                let good = at_record
-                    .iter()
-                    .rposition(|r| r.contains(&true))
-                    .unwrap_or(0);
+                let good = at_record.iter().rposition(|r| r.contains(&true)).unwrap_or(0);
                 let end = at_record[good].iter().rposition(|r| *r).unwrap_or(0);
                 Err(format!(
                     "invented, reordered, halved or lost: {} records found, the first {good} explained by {end} of {} \
@@ -237,13 +209,7 @@ impl Session {
 
 impl Session {
     /// As `judge`, when streams may have been drawn apart. The names of the records are unique here, and ascend.
-    fn judge_streams(
-        &self,
-        at: At,
-        tried: &[&Entry],
-        must: usize,
-        found: &[Rec],
-    ) -> Result<(), String> {
+    fn judge_streams(&self, at: At, tried: &[&Entry], must: usize, found: &[Rec]) -> Result<(), String> {
         let by_name: BTreeMap<Name, &Rec> = found.iter().map(|r| (r.name(), r)).collect();
         if by_name.len() != found.len() {
             return Err("a record is there twice".to_owned());
@@ -260,17 +226,9 @@ impl Session {
         let mut explained = 0;
         let mut end = None;
         for (index, entry) in tried.iter().enumerate() {
-            let here = entry
-                .records
-                .iter()
-                .filter(|r| by_name.get(&r.name()) == Some(r))
-                .count();
+            let here = entry.records.iter().filter(|r| by_name.get(&r.name()) == Some(r)).count();
             explained += here;
-            let needed = entry
-                .records
-                .iter()
-                .filter(|r| !self.may_miss(at, r))
-                .count();
+            let needed = entry.records.iter().filter(|r| !self.may_miss(at, r)).count();
             let whole = entry
                 .records
                 .iter()
@@ -286,10 +244,7 @@ impl Session {
             }
         }
         if explained != found.len() {
-            return Err(format!(
-                "invented: {} records found, {explained} explained",
-                found.len()
-            ));
+            return Err(format!("invented: {} records found, {explained} explained", found.len()));
         }
         match end {
             Some(end) if end < must => Err(format!("lost: {must} entries promised, {end} found")),
@@ -346,25 +301,16 @@ mod tests {
         assert!(verdict(9, false, Loss::Power, &[0]));
         assert!(!verdict(9, false, Loss::Power, &[]), "exposed is promised");
         assert!(!verdict(9, false, Loss::Power, &[0, 1, 2]), "not tried yet");
-        assert!(
-            !verdict(12, false, Loss::Process, &[0]),
-            "Os survives a kill"
-        );
+        assert!(!verdict(12, false, Loss::Process, &[0]), "Os survives a kill");
         assert!(verdict(12, false, Loss::Power, &[0]));
         assert!(!verdict(12, false, Loss::Power, &[0, 1]), "half a batch");
-        assert!(
-            verdict(13, true, Loss::Power, &[0]),
-            "the sync was under way"
-        );
+        assert!(verdict(13, true, Loss::Power, &[0]), "the sync was under way");
         assert!(!verdict(13, false, Loss::Power, &[0]));
         assert!(verdict(22, false, Loss::Power, &[0, 1, 2]));
         assert!(verdict(22, false, Loss::Power, &[0, 1, 2, 3]));
         assert!(!verdict(22, false, Loss::Power, &[0, 1, 2, 3, 3]), "twice");
         assert!(!verdict(22, false, Loss::Process, &[0, 3]), "a gap");
-        assert!(
-            !verdict(22, false, Loss::Process, &[0, 2, 1, 3]),
-            "reordered"
-        );
+        assert!(!verdict(22, false, Loss::Process, &[0, 2, 1, 3]), "reordered");
     }
 
     #[test]
@@ -382,8 +328,6 @@ mod tests {
         session.judge(At::END, Loss::Power, &[rec(0)]).unwrap_err();
         session.confirm_gone(&[rec(0)], 31);
         session.judge(At::END, Loss::Power, &[rec(3)]).unwrap();
-        session
-            .judge(At::END, Loss::Power, &[rec(0), rec(3)])
-            .unwrap_err();
+        session.judge(At::END, Loss::Power, &[rec(0), rec(3)]).unwrap_err();
     }
 }

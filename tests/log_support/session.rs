@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use ringmq::log::sim::{Fault, Moment, Op, SimDisk};
 use ringmq::log::vfs::Vfs;
 use ringmq::log::{
-    Background, Batch, Hook, Item, Level, Log, LogError, LogOptions, Lsn, OpenReport, Prewrite,
-    Reached, Receipt, Record, Tag,
+    Background, Batch, Hook, Item, Level, Log, LogError, LogOptions, Lsn, OpenReport, Prewrite, Reached, Receipt, Record, Tag,
 };
 
 use super::oracle::{Entry, NEVER, Rec, Session};
@@ -75,24 +74,10 @@ pub struct Setting {
 
 impl Setting {
     pub fn draw(rng: &mut Rng) -> Self {
-        let (first, max) = rng.pick(&[
-            (4096, 4096),
-            (4096, 4096),
-            (4096, 8192),
-            (4096, 16384),
-            (16384, 65536),
-        ]);
-        let style = rng.pick(&[
-            Style::Identical,
-            Style::Identical,
-            Style::SameBytes,
-            Style::Varied,
-            Style::Blocks,
-        ]);
+        let (first, max) = rng.pick(&[(4096, 4096), (4096, 4096), (4096, 8192), (4096, 16384), (16384, 65536)]);
+        let style = rng.pick(&[Style::Identical, Style::Identical, Style::SameBytes, Style::Varied, Style::Blocks]);
         let lens: &[usize] = match style {
-            Style::Identical | Style::SameBytes => {
-                rng.pick(&[&[0][..], &[7], &[100], &[400], &[512], &[1000], &[3000]])
-            }
+            Style::Identical | Style::SameBytes => rng.pick(&[&[0][..], &[7], &[100], &[400], &[512], &[1000], &[3000]]),
             Style::Varied | Style::Blocks => rng.pick(&[
                 &[0, 1, 30, 100][..],
                 &[10, 500, 1500],
@@ -157,16 +142,8 @@ impl Setting {
         let len = rng.pick(self.lens);
         let level = rng.pick(&[Level::Os, Level::Os, Level::Synced]);
         match rng.below(18) {
-            0..=8 => Step::Append {
-                records,
-                len,
-                level,
-            },
-            9..=10 => Step::Submit {
-                records,
-                len,
-                level,
-            },
+            0..=8 => Step::Append { records, len, level },
+            9..=10 => Step::Submit { records, len, level },
             11 => Step::Note { records, len },
             12..=13 => Step::Flush(level),
             14 => Step::ReadAll,
@@ -235,18 +212,9 @@ pub fn read_salvaging(log: &Log) -> Result<(Vec<Rec>, Vec<ringmq::log::Damage>),
 /// Runs a script on a disk from opening to its end; the log is dropped as if the process died, unless a step closed it.
 ///
 /// Every moment is recorded, or one of opening and one of the rest.
-pub fn run(
-    disk: &SimDisk,
-    script: &Script,
-    all_moments: bool,
-    rng: &mut Rng,
-) -> Result<Ran, LogError> {
+pub fn run(disk: &SimDisk, script: &Script, all_moments: bool, rng: &mut Rng) -> Result<Ran, LogError> {
     let record = || {
-        if all_moments {
-            disk.record()
-        } else {
-            disk.record_one()
-        }
+        if all_moments { disk.record() } else { disk.record_one() }
     };
     record();
     let (log, report, found) = open(disk, &script.options)?;
@@ -312,20 +280,12 @@ struct Run<'a> {
 impl Run<'_> {
     fn step(&mut self, log: &Log, step: Step, rng: &mut Rng) {
         match step {
-            Step::Append {
-                records,
-                len,
-                level,
-            } => {
+            Step::Append { records, len, level } => {
                 let (entry, records) = self.attempt(records, len, rng);
                 let outcome = log.append(&borrow(&records), level);
                 self.settle(entry, level, outcome.map(|_| ()));
             }
-            Step::Submit {
-                records,
-                len,
-                level,
-            } => {
+            Step::Submit { records, len, level } => {
                 let (entry, records) = self.attempt(records, len, rng);
                 match log.submit(&borrow(&records), level) {
                     Ok(receipt) => self.receipts.push((entry, level, receipt)),
@@ -336,9 +296,7 @@ impl Run<'_> {
                 let (entry, records) = self.attempt(records, len, rng);
                 let mut batch = Batch::new();
                 for record in &records {
-                    batch
-                        .push(tag(record), &record.body)
-                        .expect("small records fit");
+                    batch.push(tag(record), &record.body).expect("small records fit");
                 }
                 let outcome = Arc::default();
                 let hook = Noted(Arc::clone(&outcome));
@@ -417,17 +375,12 @@ impl Run<'_> {
             return;
         };
         let is_dropped = |offset: u64| offset % 3 == remainder;
-        let dropped: Vec<Rec> = before
-            .into_iter()
-            .filter(|r| is_dropped(r.offset))
-            .collect();
+        let dropped: Vec<Rec> = before.into_iter().filter(|r| is_dropped(r.offset)).collect();
         self.session.give_up(&dropped, self.disk.calls());
         self.session.may_reorder(self.disk.calls());
         let range = first.first..last.last + 1;
         match log.rewrite(range, |tag, _| !is_dropped(tag.offset), |_, _, _| {}) {
-            Ok(done) if done.after != done.before => {
-                self.session.confirm_gone(&dropped, self.disk.calls())
-            }
+            Ok(done) if done.after != done.before => self.session.confirm_gone(&dropped, self.disk.calls()),
             Ok(_) => {}
             Err(e) => self.failed(&e),
         }
@@ -446,22 +399,12 @@ impl Run<'_> {
         self.next += 1;
         let body: Arc<[u8]> = match self.style {
             Style::Identical | Style::SameBytes => Arc::from(vec![0xB1; len]),
-            Style::Varied => (0..len + rng.below(30) as usize)
-                .map(|_| rng.next() as u8)
-                .collect(),
+            Style::Varied => (0..len + rng.below(30) as usize).map(|_| rng.next() as u8).collect(),
             Style::Blocks => self.copied(len, rng),
         };
         match self.style {
-            Style::Identical => Rec {
-                topic: 1,
-                offset: 0,
-                body,
-            },
-            Style::SameBytes => Rec {
-                topic: 1,
-                offset,
-                body,
-            },
+            Style::Identical => Rec { topic: 1, offset: 0, body },
+            Style::SameBytes => Rec { topic: 1, offset, body },
             Style::Varied | Style::Blocks => Rec {
                 topic: rng.below(3),
                 offset,
@@ -473,10 +416,7 @@ impl Run<'_> {
     /// Bytes of a segment, from the beginning of a block if one is found.
     fn copied(&self, len: usize, rng: &mut Rng) -> Arc<[u8]> {
         let files = self.disk.files();
-        let segments: Vec<_> = files
-            .iter()
-            .filter(|f| f.extension().is_some_and(|e| e == "log"))
-            .collect();
+        let segments: Vec<_> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
         let content = match segments.len() {
             0 => None,
             n => self.disk.read(segments[rng.below(n as u64) as usize]),
@@ -565,10 +505,7 @@ fn tag(record: &Rec) -> Tag {
 }
 
 fn borrow(records: &[Rec]) -> Vec<Record<'_>> {
-    records
-        .iter()
-        .map(|r| Record::new(r.topic, r.offset, &r.body))
-        .collect()
+    records.iter().map(|r| Record::new(r.topic, r.offset, &r.body)).collect()
 }
 
 /// Reads the records of the blocks before a position.

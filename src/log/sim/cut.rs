@@ -52,11 +52,7 @@ impl Cut {
     }
 
     /// What becomes of a thing that was changed at these times and never synced.
-    pub(super) fn fate(
-        &self,
-        times: impl DoubleEndedIterator<Item = u64> + ExactSizeIterator + Clone,
-        rng: &mut Rng,
-    ) -> Fate {
+    pub(super) fn fate(&self, times: impl DoubleEndedIterator<Item = u64> + ExactSizeIterator + Clone, rng: &mut Rng) -> Fate {
         let n = times.len();
         if n == 0 {
             return Fate::Lost;

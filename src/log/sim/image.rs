@@ -80,8 +80,7 @@ impl Image {
         }
         let (first, _) = locate(offset);
         let (last, _) = locate(offset + len as u64 - 1);
-        let there =
-            (first..=last).filter(|page| self.pages.get(*page).is_some_and(Option::is_some));
+        let there = (first..=last).filter(|page| self.pages.get(*page).is_some_and(Option::is_some));
         (last - first + 1 - there.count()) as u64 * PAGE as u64
     }
 
@@ -94,8 +93,5 @@ impl Image {
 }
 
 fn locate(offset: u64) -> (usize, usize) {
-    (
-        (offset / PAGE as u64) as usize,
-        (offset % PAGE as u64) as usize,
-    )
+    ((offset / PAGE as u64) as usize, (offset % PAGE as u64) as usize)
 }

@@ -111,10 +111,7 @@ impl Node {
     }
 
     fn dirty(&self) -> BTreeSet<u64> {
-        self.pending
-            .iter()
-            .flat_map(|(_, write)| write.sectors())
-            .collect()
+        self.pending.iter().flat_map(|(_, write)| write.sectors()).collect()
     }
 
     pub(super) fn sync(&mut self) {
@@ -136,11 +133,7 @@ impl Node {
                 self.kept.set_sector(sector, &self.seen.sector(sector));
             }
         }
-        let len = if rng.one_in(2) {
-            self.seen_len
-        } else {
-            self.kept_len
-        };
+        let len = if rng.one_in(2) { self.seen_len } else { self.kept_len };
         self.settle_len(len);
         self.pending.clear();
         self.haunted = true;
@@ -200,10 +193,7 @@ impl Node {
         for (at, write) in &self.pending {
             write.apply(&mut image);
             for sector in write.sectors() {
-                versions
-                    .entry(sector)
-                    .or_default()
-                    .push((*at, image.sector(sector)));
+                versions.entry(sector).or_default().push((*at, image.sector(sector)));
             }
         }
         versions
@@ -241,9 +231,7 @@ fn garble(before: &Sector, versions: &[(u64, Sector)], stale: &Image, rng: &mut 
     let newest = versions.last().map_or(*before, |(_, v)| *v);
     let mut out = *before;
     match rng.below(5) {
-        0 => out[first..=last]
-            .iter_mut()
-            .for_each(|b| *b = rng.next() as u8),
+        0 => out[first..=last].iter_mut().for_each(|b| *b = rng.next() as u8),
         1 => out[first..=last].fill(0),
         2 => {
             let elsewhere = stale.sector(rng.below(64)); // an old block of the same file

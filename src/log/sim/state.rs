@@ -139,11 +139,7 @@ impl State {
     }
 
     pub(super) fn record(&mut self, only_one: bool) {
-        self.recording = if only_one {
-            Recording::One(0)
-        } else {
-            Recording::All
-        };
+        self.recording = if only_one { Recording::One(0) } else { Recording::All };
         self.moments.clear();
     }
 
@@ -244,11 +240,7 @@ impl State {
         let struck = self.begin(Op::Rename);
         let (from, to) = (self.tree.place(from)?, self.tree.place(to)?);
         let link = self.tree.find(&from).ok_or(io::ErrorKind::NotFound)?;
-        if self
-            .tree
-            .find(&to)
-            .is_some_and(|there| there.kind != link.kind)
-        {
+        if self.tree.find(&to).is_some_and(|there| there.kind != link.kind) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let failed = match struck {
@@ -262,11 +254,7 @@ impl State {
         }
         self.forget_unnamed();
         self.remember(Op::Rename, false);
-        if failed {
-            Err(Fault::Eio.error())
-        } else {
-            Ok(())
-        }
+        if failed { Err(Fault::Eio.error()) } else { Ok(()) }
     }
 
     pub(super) fn unlink(&mut self, path: &Path) -> io::Result<()> {
@@ -289,9 +277,7 @@ impl State {
         self.begin_whole(Op::List)?;
         let dir = self.tree.dir(dir)?;
         let entries = self.tree.entries(dir);
-        Ok(entries
-            .map(|(name, link)| Entry::new(name, link.kind))
-            .collect())
+        Ok(entries.map(|(name, link)| Entry::new(name, link.kind)).collect())
     }
 
     pub(super) fn create_dir(&mut self, dir: &Path) -> io::Result<()> {
@@ -338,9 +324,7 @@ impl State {
     pub(super) fn ino(&self, handle: u64) -> io::Result<Ino> {
         match self.handles.get(&handle) {
             Some(handle) => Ok(handle.ino),
-            None => Err(io::Error::other(
-                "the process that held this handle is dead",
-            )),
+            None => Err(io::Error::other("the process that held this handle is dead")),
         }
     }
 
@@ -361,17 +345,9 @@ impl State {
             _ => usize::MAX,
         };
         let n = buf.len().min(limit);
-        let n = self
-            .nodes
-            .get(&ino)
-            .map_or(0, |node| node.read(&mut buf[..n], offset));
+        let n = self.nodes.get(&ino).map_or(0, |node| node.read(&mut buf[..n], offset));
         let sectors = offset / SECTOR as u64..(offset + n as u64).div_ceil(SECTOR as u64);
-        if self
-            .broken
-            .range((ino, sectors.start)..(ino, sectors.end))
-            .next()
-            .is_some()
-        {
+        if self.broken.range((ino, sectors.start)..(ino, sectors.end)).next().is_some() {
             return Err(Fault::Eio.error());
         }
         Ok(n)
@@ -421,8 +397,7 @@ impl State {
         let now = self.calls;
         self.node(ino).write(bytes, offset, now);
         let sectors = offset / SECTOR as u64..(offset + bytes.len() as u64).div_ceil(SECTOR as u64);
-        self.broken
-            .retain(|(of, sector)| *of != ino || !sectors.contains(sector));
+        self.broken.retain(|(of, sector)| *of != ino || !sectors.contains(sector));
     }
 
     /// How much of a write the rest of the disk takes.
@@ -468,11 +443,7 @@ impl State {
             Some(handle) => std::mem::take(&mut handle.unheard),
             None => false,
         };
-        if unheard {
-            Err(Fault::Eio.error())
-        } else {
-            Ok(())
-        }
+        if unheard { Err(Fault::Eio.error()) } else { Ok(()) }
     }
 
     fn fail_write_back(&mut self, ino: Ino) {

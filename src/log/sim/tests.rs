@@ -30,10 +30,7 @@ fn a_killed_process_leaves_what_it_wrote_and_nothing_else() {
     let file = disk.open(path("a"), Open::Create).unwrap();
     file.write_all_at(b"abc", 0).unwrap();
     let lock = disk.lock(path("LOCK")).unwrap();
-    assert_eq!(
-        disk.lock(path("LOCK")).unwrap_err().kind(),
-        io::ErrorKind::WouldBlock
-    );
+    assert_eq!(disk.lock(path("LOCK")).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     disk.kill();
     assert_eq!(disk.read("a").unwrap(), b"abc");
     assert!(file.write_at(b"ghost", 0).is_err());
@@ -59,10 +56,7 @@ fn a_power_cut_loses_keeps_or_tears_what_was_not_synced() {
         torn |= tail.len() == 1024 && tail[..512] == [0; 512] && tail[512..] == [2; 512];
         garbled |= tail.iter().any(|b| *b != 0 && *b != 2);
     }
-    assert!(
-        old && new && torn && garbled,
-        "{old} {new} {torn} {garbled}"
-    );
+    assert!(old && new && torn && garbled, "{old} {new} {torn} {garbled}");
 }
 
 #[test]
@@ -96,15 +90,9 @@ fn a_name_survives_with_its_directory_only() {
     let file = disk.open(path("a"), Open::Create).unwrap();
     file.write_all_at(b"abc", 0).unwrap();
     file.sync_all().unwrap();
-    assert!(
-        outcomes(&disk, "a").contains(&None),
-        "syncing a file does not keep its name"
-    );
+    assert!(outcomes(&disk, "a").contains(&None), "syncing a file does not keep its name");
     disk.sync_dir(path("")).unwrap();
-    assert_eq!(
-        outcomes(&disk, "a"),
-        BTreeSet::from([Some(b"abc".to_vec())])
-    );
+    assert_eq!(outcomes(&disk, "a"), BTreeSet::from([Some(b"abc".to_vec())]));
     disk.unlink(path("a")).unwrap();
     assert_eq!(outcomes(&disk, "a").len(), 2, "an unlink may be undone");
 }
@@ -135,10 +123,7 @@ fn a_rename_happened_or_did_not() {
         after.power_cut(seed);
         let found = (after.read("a"), after.read("b"));
         let before = (Some(b"old".to_vec()), Some(b"new".to_vec()));
-        assert!(
-            found == before || found == (Some(b"new".to_vec()), None),
-            "{found:?}"
-        );
+        assert!(found == before || found == (Some(b"new".to_vec()), None), "{found:?}");
     }
 }
 
@@ -181,10 +166,7 @@ fn faults_strike_the_call_they_were_planned_for() {
     disk.fail(Op::Write, 3, Fault::Short(1));
     disk.fail_from(Op::Read, 2, Fault::Eio);
     assert_eq!(file.write_at(b"abc", 0).unwrap(), 3);
-    assert_eq!(
-        file.write_at(b"abc", 0).unwrap_err().kind(),
-        io::ErrorKind::Interrupted
-    );
+    assert_eq!(file.write_at(b"abc", 0).unwrap_err().kind(), io::ErrorKind::Interrupted);
     assert_eq!(file.write_at(b"abc", 0).unwrap(), 1);
     assert_eq!(file.write_at(b"abc", 0).unwrap(), 3);
     let mut buf = [0; 3];
@@ -201,15 +183,8 @@ fn a_full_disk_takes_what_fits() {
     let file = made(&disk, "a");
     disk.set_capacity(Some(8192));
     assert_eq!(file.write_at(&[1; 10_000], 100).unwrap(), 8092);
-    assert_eq!(
-        file.write_at(&[1; 1], 8192).unwrap_err().kind(),
-        io::ErrorKind::StorageFull
-    );
-    assert_eq!(
-        file.write_at(&[2; 100], 8000).unwrap(),
-        100,
-        "old blocks take new bytes"
-    );
+    assert_eq!(file.write_at(&[1; 1], 8192).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.write_at(&[2; 100], 8000).unwrap(), 100, "old blocks take new bytes");
     disk.unlink(path("a")).unwrap();
     assert_eq!(disk.used(), 8192, "an open file keeps its space");
     drop(file);
@@ -276,17 +251,8 @@ fn recorded_moments_are_the_disk_at_each_call() {
         (3, Op::Write, false),
         (4, Op::Sync, false),
     ];
-    assert_eq!(
-        ops.iter()
-            .filter(|(_, _, midway)| !midway)
-            .copied()
-            .collect::<Vec<_>>(),
-        whole
-    );
-    let midway = moments
-        .iter()
-        .find(|m| m.midway)
-        .expect("this seed writes in halves");
+    assert_eq!(ops.iter().filter(|(_, _, midway)| !midway).copied().collect::<Vec<_>>(), whole);
+    let midway = moments.iter().find(|m| m.midway).expect("this seed writes in halves");
     assert!(midway.disk.read("a").unwrap().len() < 600);
     assert_eq!(moments.last().unwrap().disk.read("a").unwrap(), [1; 600]);
 }

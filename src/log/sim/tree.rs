@@ -82,10 +82,7 @@ impl Tree {
 
     /// Every file or directory that has a name, now or on the device, or may have one after a power cut.
     pub(super) fn named(&self) -> BTreeSet<Ino> {
-        let pending = self
-            .pending
-            .iter()
-            .filter_map(|(_, change)| change.gives.as_ref());
+        let pending = self.pending.iter().filter_map(|(_, change)| change.gives.as_ref());
         self.seen
             .values()
             .chain(self.kept.values())

@@ -44,11 +44,7 @@ impl Vfs for StdVfs {
             }
         }
         private(&mut options);
-        Ok(Box::new(StdFile(open_unfollowed(
-            path,
-            how == Open::Create,
-            &options,
-        )?)))
+        Ok(Box::new(StdFile(open_unfollowed(path, how == Open::Create, &options)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -131,8 +127,7 @@ impl Vfs for StdVfs {
         let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else {
             return false;
         };
-        file_system_of(&mounts, &dir)
-            .is_some_and(|kind| COPYING_FILE_SYSTEMS.contains(&kind.as_str()))
+        file_system_of(&mounts, &dir).is_some_and(|kind| COPYING_FILE_SYSTEMS.contains(&kind.as_str()))
     }
 }
 
@@ -215,9 +210,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0); // nobody can replace what nobody can open
     let opened = match open_unfollowed(path, true, options.clone().create_new(true)) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            open_unfollowed(path, false, &options)
-        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => open_unfollowed(path, false, &options),
         other => other,
     };
     #[cfg(windows)]
@@ -247,19 +240,12 @@ fn open_unfollowed(path: &Path, creates: bool, options: &OpenOptions) -> io::Res
 }
 
 fn not_regular(path: &Path) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        format!("{} is not a regular file", path.display()),
-    )
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a regular file", path.display()))
 }
 
 /// The parent of a plain name is empty and means the current directory; the operating system wants it said.
 fn or_here(dir: &Path) -> &Path {
-    if dir.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        dir
-    }
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 fn private(options: &mut OpenOptions) {
@@ -309,12 +295,11 @@ mod tests {
 
     #[test]
     fn the_deepest_mount_names_the_file_system() {
-        let mounts =
-            "/dev/a / ext4 rw 0 0\n/dev/b /home btrfs rw 0 0\n/dev/c /home/x\\040y xfs rw 0 0\n";
+        let mounts = "/dev/a / ext4 rw 0 0\n/dev/b /mnt btrfs rw 0 0\n/dev/c /mnt/x\\040y xfs rw 0 0\n";
         let kind = |dir: &str| file_system_of(mounts, Path::new(dir)).unwrap();
         assert_eq!(kind("/var"), "ext4");
-        assert_eq!(kind("/home/me"), "btrfs");
+        assert_eq!(kind("/mnt/me"), "btrfs");
         assert_eq!(kind("/homeless"), "ext4");
-        assert_eq!(kind("/home/x y/z"), "xfs");
+        assert_eq!(kind("/mnt/x y/z"), "xfs");
     }
 }
