@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use ringmq::{
     Auto, Backoff, Broker, BrokerBuilder, Clock, CloseReport, DeadLetter, DeadLetters, DeadReason, Delivery, DrainReport, Durability,
-    Error, Event, Events, Explicit, Headers, Iter, Lagged, Message, Offset, Outcome, Overflow, PublishError, PublishFailure, PublishFuture,
-    Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions, Subscriber, Subscription, SubscriptionStats,
-    SystemClock, Timestamp, Topic, TopicOptions, TopicStats, TryRecvError,
+    Error, Event, Events, Explicit, Headers, IntoIter, Iter, Lagged, Message, Offset, Outcome, Overflow, PublishError, PublishFailure,
+    PublishFuture, Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions, Subscriber, Subscription,
+    SubscriptionStats, SystemClock, Timestamp, Topic, TopicOptions, TopicStats, TryRecvError,
 };
 
 /// `+`: the type has the trait. `-`: it has not, or naming the impl would be unambiguous.
@@ -95,6 +95,7 @@ table! {
     Subscription<u64, Auto>:               + + + + +;
     Subscriber<u64>:                       + + + + +;
     Subscriber<u64, Auto>:                 + + + + +;
+    IntoIter<u64, Explicit>:               + + + + +;
     Delivery<u64>:                         + + + + +;
     DeadLetters<u64>:                      + + + + +;
     DeadLetter<u64>:                       + + + + +;

@@ -308,7 +308,11 @@ fn record(shape: &Shape, seed: u64) -> History {
     let options = |s: usize| {
         SubscribeOptions::new(&format!("s{s}"))
             .overflow(shape.overflow[s.min(1)])
-            .start(Start::Latest)
+            .start(if shape.kind == Kind::Queue {
+                Start::Earliest
+            } else {
+                Start::Latest
+            })
             .max_failures(1_000)
             .backoff(Backoff::none())
     };
@@ -418,12 +422,13 @@ fn record(shape: &Shape, seed: u64) -> History {
                     });
                     delivery.ack().unwrap();
                 }
-                13 if shape.kind == Kind::Window => {
+                // A seek tells what was lost before, in a step of its own: only where nothing is.
+                13 if shape.kind == Kind::Window && !drops => {
                     let at = subs[sub].seek(Start::Latest).unwrap().get();
                     ops.push(Op::Seek { sub, to: None, at });
                 }
                 // Two threads that seek and receive may well hold the same message twice: only the first does.
-                14 | 15 if shape.kind == Kind::Window && held.is_empty() && shape.threads == 2 && thread == 0 => {
+                14 | 15 if shape.kind == Kind::Window && !drops && held.is_empty() && shape.threads == 2 && thread == 0 => {
                     let to = random.below(6) as u64;
                     let at = subs[sub].seek(Start::At(Offset::new(to))).unwrap().get();
                     ops.push(Op::Seek { sub, to: Some(to), at });

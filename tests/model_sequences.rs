@@ -377,6 +377,11 @@ impl Model {
         let pending = self.tail() - self.position(s) + (sub.ready.len() + sub.kept.len()) as u64;
         let parked = (sub.parked.len() + sub.undeliverable.len()) as u64;
         let in_flight = sub.in_flight as u64;
+        let overtaken = match (sub.behind_from, sub.rules.overflow) {
+            (Some(from), Overflow::DropOldest) => sub.position - from,
+            _ => 0,
+        };
+        let untold = overtaken + sub.lag.iter().chain(&sub.kept_lost).map(|(_, _, lost)| lost).sum::<u64>();
         [
             pending,
             in_flight,
@@ -384,7 +389,7 @@ impl Model {
             pending + in_flight + parked,
             sub.failures,
             sub.redelivered,
-            sub.dropped,
+            sub.dropped + untold,
             sub.filtered,
             sub.dead_lettered,
             sub.letters.len() as u64,
@@ -459,7 +464,11 @@ impl Run {
         let rules = random_rules(&mut self.random, self.model.kind);
         let name = format!("s{}", self.subs.len());
         let mut options = SubscribeOptions::new(&name)
-            .start(Start::Latest)
+            .start(if self.model.kind == Kind::Queue {
+                Start::Earliest
+            } else {
+                Start::Latest
+            })
             .overflow(rules.overflow)
             .max_in_flight(rules.max_in_flight as u32)
             .max_parked(rules.max_parked)
@@ -611,12 +620,19 @@ impl Run {
             _ => assert!(at == tail.saturating_sub(back) || (at > tail.saturating_sub(back) && at <= slowest)),
         }
         let sub = &mut self.model.subs[s];
-        sub.position = at;
-        sub.behind_from = None;
+        // What a rule dropped is told, wherever the subscription goes from here.
+        let overtaken = sub.behind_from.take();
         if let Overflow::Conflate { .. } = sub.rules.overflow {
             sub.kept.clear();
             sub.side = false;
+            for (from, to, lost) in std::mem::take(&mut sub.kept_lost) {
+                add_lag(&mut sub.lag, from, to, lost);
+            }
+        } else if let Some(from) = overtaken {
+            let to = sub.position;
+            add_lag(&mut sub.lag, from, to, to - from);
         }
+        sub.position = at;
     }
 
     fn step(&mut self) {
