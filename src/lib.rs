@@ -137,7 +137,7 @@
 //! |---|---|
 //! | `testing` | the module `testing`: what the tests of your own program need |
 //! | `tracing` | sends what [`Broker::events`] tells to the `tracing` crate, target `ringmq` |
-//! | `disk` | nothing yet: durable topics and overflow to disk |
+//! | `disk` | the module `log`: the crash-safe append-only log that durable topics and overflow to disk are going to stand on |
 //!
 //! # Limits
 //!

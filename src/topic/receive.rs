@@ -145,7 +145,10 @@ impl<T: Send + 'static> Seat<T> {
                     spin.snooze();
                     continue;
                 }
-                Err(Blocked::Empty | Blocked::HeldBack | Blocked::Settling) => Err(TryRecvError::Empty),
+                Err(Blocked::Empty | Blocked::HeldBack | Blocked::Settling) => {
+                    self.tidy_idle();
+                    Err(TryRecvError::Empty)
+                }
                 Err(Blocked::InFlightFull) => Err(TryRecvError::InFlightFull),
                 Err(Blocked::Closed) => Err(TryRecvError::Closed),
                 Err(Blocked::Lagged(lagged)) => Err(TryRecvError::Lagged(lagged)),
@@ -213,6 +216,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// Sleeps until there may be something; `false` if the deadline came first.
     fn sleep(&mut self, blocked: Blocked, until: Until<'_>) -> bool {
+        self.tidy_idle();
         let state = self.state.clone();
         let event = state.event_for(blocked);
         let key = event.listen(Wake::this_thread());
@@ -293,6 +297,7 @@ impl Waiting {
                 }
                 _ => {
                     if self.is_registered(&seat.state, blocked, context) && !seat.recheck(blocked) {
+                        seat.tidy_idle();
                         return Poll::Pending;
                     }
                 }

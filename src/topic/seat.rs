@@ -405,6 +405,14 @@ impl<T: Send + 'static> Seat<T> {
         Ok(Some(self.hand_over::<M>(Taken { offset, value, meta }, credit)))
     }
 
+    /// For a receiver that found nothing and leaves or sleeps: what it has consumed is dropped, so that nothing lingers while the ring is idle.
+    #[cold]
+    pub(crate) fn tidy_idle(&self) {
+        if let (Ring::Window(window, _), Some((cursor, _))) = (&self.state.shared.ring, &self.way) {
+            window.tidy_idle(cursor);
+        }
+    }
+
     /// Why the ring gives nothing.
     #[cold]
     fn nothing(&mut self) -> Blocked {
@@ -413,12 +421,7 @@ impl<T: Send + 'static> Seat<T> {
         let nothing_beside = changes.is_multiple_of(2) && state.attention.load(Acquire) == 0;
         match state.ring_nothing() {
             // Empty only if there was a moment when both were: what was taken from the ring may have come back beside it meanwhile.
-            Nothing::Empty if nothing_beside && state.changes.load(Acquire) == changes => {
-                if let (Ring::Window(window, _), Some((cursor, _))) = (&state.shared.ring, &self.way) {
-                    window.tidy_idle(cursor);
-                }
-                Blocked::Empty
-            }
+            Nothing::Empty if nothing_beside && state.changes.load(Acquire) == changes => Blocked::Empty,
             Nothing::Empty => Blocked::Busy,
             Nothing::Busy => Blocked::Busy,
             Nothing::Closed => {
