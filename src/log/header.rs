@@ -216,8 +216,7 @@ fn is_sane(header: &Header) -> bool {
     let aligned = header.align.is_power_of_two() && (8..=MAX_ALIGN).contains(&header.align);
     let rewritten_ok = header.rewritten.is_none_or(|r| {
         let room = r.used.checked_sub(u64::from(header.header_bytes));
-        (header.base..u64::MAX / 2).contains(&r.end)
-            && room.is_some_and(|room| room <= r.end - header.base)
+        (header.base..u64::MAX / 2).contains(&r.end) && room.is_some_and(|room| room <= r.end - header.base)
     });
     aligned
         && header.header_bytes == Header::bytes_for(header.align)
