@@ -103,7 +103,7 @@ impl<T: Send + 'static> Seat<T> {
                     if (!M::EXPLICIT || self.lender.has_credit())
                         && let Some((offset, value)) = (cloner.pop)(window, state, cursor, line)
                     {
-                        window.tidy(offset);
+                        window.tidy(cursor, offset);
                         if let Some(item) = self.taken::<M>(offset, value) {
                             return Ok(item);
                         }
@@ -153,7 +153,7 @@ impl<T: Send + 'static> Seat<T> {
             }
             (Ring::Window(window, cloner), Some((cursor, line))) => {
                 let taken = (cloner.pop_run)(window, state, cursor, line, max, out, first)?;
-                window.tidy(*first + taken as u64 - 1);
+                window.tidy(cursor, *first + taken as u64 - 1);
                 taken
             }
             _ => return None,
@@ -294,7 +294,7 @@ impl<T: Send + 'static> Seat<T> {
         let result = match (&state.shared.ring, &state.place, self.line()) {
             (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => {
                 let result = (cloner.run)(window, state, cursor, line, max, &mut push);
-                window.tidy(cursor.position().saturating_sub(1));
+                window.tidy(cursor, cursor.position().saturating_sub(1));
                 match result {
                     crate::ring::Take::Got(taken) => Ok(taken),
                     crate::ring::Take::Behind(range) => Err(Some(Fresh::Behind(range))),

@@ -237,12 +237,12 @@ impl<T> SubscriptionState<T> {
         match (&self.shared.ring, &self.place, line) {
             (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => match (cloner.one)(window, self, cursor, line) {
                 Take::Got(Some(taken)) => {
-                    window.tidy(taken.offset);
+                    window.tidy(cursor, taken.offset);
                     Fresh::Got(taken)
                 }
                 Take::Got(None) => {
                     let position = cursor.position();
-                    window.tidy(position.saturating_sub(1));
+                    window.tidy(cursor, position.saturating_sub(1));
                     Fresh::Filtered(1)
                 }
                 Take::Behind(range) => Fresh::Behind(range),

@@ -109,12 +109,12 @@ fn two_publishers_that_overtake_lose_nothing_in_silence() {
         let other = {
             let window = window.clone();
             thread::spawn(move || {
-                let claim = window.claim(&mut 0);
+                let claim = window.claim_run(&mut 0, 1, false);
                 // Only what is claimed is filled; the value follows from the position.
                 claim.ok().map(|claim| fill(&window, claim))
             })
         };
-        let mine = window.claim(&mut 0).ok().map(|claim| fill(&window, claim));
+        let mine = window.claim_run(&mut 0, 1, false).ok().map(|claim| fill(&window, claim));
         let others = other.join().unwrap();
         let published = 1 + mine.into_iter().chain(others).count() as u64;
         assert_each_once(Reader::new(&window, &cursor).look_to_the_end(), published);
@@ -296,7 +296,7 @@ fn a_seek_forgets_what_a_side_store_kept_before_it() {
             thread::spawn(move || window.seek(&cursor, Start::Latest, || store.kept.lock().clear()))
         };
         publish(&window, &mut limit, 11);
-        let (from, ()) = seeking.join().unwrap();
+        let (from, _, ()) = seeking.join().unwrap();
         let reader = Reader::new(&window, &cursor);
         let mut reader = SideReader { reader, store };
         while reader.look() {}

@@ -23,7 +23,7 @@ fn take(queue: &Numbers) -> Option<(u64, u64)> {
 
 fn publish(queue: &Numbers, value: u64) -> u64 {
     loop {
-        match queue.claim() {
+        match queue.claim_run(1, false) {
             Ok(claim) => return claim.fill(value, None),
             Err(Refusal::Closed) => panic!("nobody closes it"),
             Err(_) => yield_now(),
@@ -116,7 +116,7 @@ fn a_full_queue_says_busy_only_while_a_reader_leaves_the_slot() {
             thread::spawn(move || take(&queue))
         };
         let position = loop {
-            match queue.claim() {
+            match queue.claim_run(1, false) {
                 Ok(claim) => break claim.fill(11, None),
                 Err(Refusal::Busy) => assert_eq!(queue.start(), 1, "the reader has claimed"),
                 Err(refusal) => assert_eq!(refusal, Refusal::Full(1)),
@@ -134,9 +134,9 @@ fn runs_of_two_publishers_stay_whole() {
         let run = |first: u64| {
             let queue = queue.clone();
             move || {
-                let claim = queue.claim_run(2).ok().expect("there is room for both");
+                let claim = queue.claim_run(2, false).ok().expect("there is room for both");
                 assert_eq!(claim.len(), 2);
-                claim.fill_run(&mut vec![first, first + 1].drain(..))
+                claim.fill_run(vec![first, first + 1].drain(..))
             }
         };
         let other = thread::spawn(run(10));
@@ -160,10 +160,10 @@ fn a_run_is_taken_while_it_is_being_published() {
             thread::spawn(move || {
                 let mut values = vec![1, 2, 3];
                 while !values.is_empty() {
-                    match queue.claim_run(values.len()) {
+                    match queue.claim_run(values.len(), false) {
                         Ok(claim) => {
                             let n = claim.len();
-                            claim.fill_run(&mut values.drain(..n));
+                            claim.fill_run(values.drain(..n));
                         }
                         Err(_) => yield_now(),
                     }
@@ -226,9 +226,9 @@ fn an_attachment_travels_with_its_value() {
             let queue = queue.clone();
             thread::spawn(move || {
                 queue.prepare_attachments();
-                queue.claim().ok().expect("it is empty").fill(1, Some(10));
+                queue.claim_run(1, false).ok().expect("it is empty").fill(1, Some(10));
                 loop {
-                    match queue.claim() {
+                    match queue.claim_run(1, false) {
                         Ok(claim) => return claim.fill(2, Some(20)),
                         Err(_) => yield_now(),
                     }

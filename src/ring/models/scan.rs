@@ -40,7 +40,7 @@ impl Model {
     fn publish(&self) {
         let value = Counted::new(&self.alive);
         loop {
-            match self.window.claim(&mut 0) {
+            match self.window.claim_run(&mut 0, 1, false) {
                 Ok(claim) => {
                     claim.fill(value, None);
                     return;

@@ -55,7 +55,7 @@ impl Reader {
 
 pub(super) fn publish(window: &Numbers, limit: &mut u64, value: u64) -> u64 {
     loop {
-        match window.claim(limit) {
+        match window.claim_run(limit, 1, false) {
             Ok(claim) => return claim.fill(value, None),
             Err(_) => yield_now(),
         }
@@ -176,7 +176,7 @@ fn publishers_may_share_their_memory_of_the_limit() {
             let (window, limit) = (window.clone(), limit.clone());
             thread::spawn(move || {
                 let mut mine = limit.load(Relaxed);
-                let published = window.claim(&mut mine).map(|claim| claim.fill(11, None));
+                let published = window.claim_run(&mut mine, 1, false).map(|claim| claim.fill(11, None));
                 limit.store(mine, Relaxed);
                 published.ok()
             })
@@ -203,11 +203,11 @@ fn a_run_of_positions_is_published_and_taken_whole_or_in_parts() {
             thread::spawn(move || {
                 let (mut limit, mut values) = (0, vec![10, 11, 12]);
                 while !values.is_empty() {
-                    match window.claim_run(&mut limit, 3) {
+                    match window.claim_run(&mut limit, 3, false) {
                         Ok(claim) => {
                             let n = claim.len().min(values.len());
                             assert_eq!(n, claim.len(), "a window of two grants no more");
-                            claim.fill_run(&mut values.drain(..n));
+                            claim.fill_run(values.drain(..n));
                         }
                         Err(_) => yield_now(),
                     }
@@ -313,7 +313,7 @@ fn a_cursor_that_joins_at_the_end_misses_nothing_after_it() {
         publish(&window, &mut limit, 10);
         publish(&window, &mut limit, 11);
         first.take().unwrap();
-        let third = window.claim(&mut limit).map(|claim| claim.fill(12, None));
+        let third = window.claim_run(&mut limit, 1, false).map(|claim| claim.fill(12, None));
         let (cursor, from) = joiner.join().unwrap();
         let late = Reader::new(&window, &cursor);
         let end = if third.is_ok() { 3 } else { 2 };
@@ -404,7 +404,7 @@ fn a_seek_back_never_returns_to_a_slot_that_was_freed() {
             let (window, cursor) = (window.clone(), cursor.clone());
             thread::spawn(move || window.seek(&cursor, Start::At(0), || ()))
         };
-        if let Ok(claim) = window.claim(&mut limit) {
+        if let Ok(claim) = window.claim_run(&mut limit, 1, false) {
             claim.fill(11, None);
         }
         seeking.join().unwrap();
@@ -438,11 +438,11 @@ fn what_was_accepted_before_the_close_is_read_and_nothing_after() {
         let reader = Reader::new(&window, &window.join(Start::Oldest));
         let publisher = {
             let window = window.clone();
-            thread::spawn(move || window.claim(&mut 0).map(|claim| claim.fill(10, None)).is_ok())
+            thread::spawn(move || window.claim_run(&mut 0, 1, false).map(|claim| claim.fill(10, None)).is_ok())
         };
         let reading = thread::spawn(move || std::iter::from_fn(|| reader.take()).count());
         window.close();
-        assert!(window.claim(&mut 0).is_err());
+        assert!(window.claim_run(&mut 0, 1, false).is_err());
         let accepted = publisher.join().unwrap();
         assert_eq!(reading.join().unwrap(), usize::from(accepted));
     });
@@ -460,7 +460,7 @@ fn an_attachment_is_read_with_its_value() {
                 window.prepare_attachments();
                 for value in [10, 11] {
                     let claim = loop {
-                        match window.claim(&mut limit) {
+                        match window.claim_run(&mut limit, 1, false) {
                             Ok(claim) => break claim,
                             Err(_) => yield_now(),
                         }

@@ -185,10 +185,10 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    /// Called by a subscriber that has taken `h`: drops consumed payloads, in passes.
+    /// Called by a subscriber that has taken `h`: drops consumed payloads promptly, but in passes while more is coming.
     #[inline(always)]
-    pub(crate) fn tidy(&self, h: u64) {
-        if self.slots.needs_drop() && h - self.freed.load(Relaxed).min(h) >= PASS as u64 {
+    pub(crate) fn tidy(&self, cursor: &Cursor<T, A>, h: u64) {
+        if self.slots.needs_drop() && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor)) {
             self.reclaim(0);
         }
     }
