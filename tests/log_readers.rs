@@ -79,10 +79,7 @@ fn a_reader_in_a_segment_that_is_retired_recycled_and_written_again_reads_what_w
     }
 }
 
-// Known to fail about once in nine runs: a reader that enters a segment while others are retired reports its first block as Damage of kind Chain,
-// though nothing is damaged. To be mended in `reader.rs`; run it with `--ignored`.
 #[test]
-#[ignore = "a reader beside retention sometimes reports damage where there is none"]
 fn readers_and_retention_run_side_by_side() {
     let dir = Scratch::new("readers");
     let options = LogOptions::new().segment_bytes(16 << 10, 16 << 10);

@@ -197,7 +197,8 @@ impl Reader {
     #[inline]
     fn step(&mut self) -> Result<Step, LogError> {
         let Some(open) = &mut self.open else {
-            return self.open_block();
+            let visible = self.shared.visible.load(Ordering::Acquire).min(self.until);
+            return self.open_block(visible);
         };
         let bytes = self.window.at_hand(open.position);
         let front = open.head.front();
@@ -220,11 +221,14 @@ impl Reader {
         Ok(self.damage(bad))
     }
 
-    /// Opens the block at `lsn`, or finds out why there is none.
-    fn open_block(&mut self) -> Result<Step, LogError> {
-        let visible = self.shared.visible.load(Ordering::Acquire).min(self.until);
+    /// Opens the block at `lsn`, or finds out why there is none. Nothing from `visible` on is looked at.
+    fn open_block(&mut self, visible: u64) -> Result<Step, LogError> {
         if self.lsn >= visible || !self.enter_segment()? {
             return Ok(Step::End);
+        }
+        if self.lsn >= visible {
+            // What was visible is retired. How far one may read here is to be asked again.
+            return Ok(Step::Moved);
         }
         let Some(current) = &self.current else {
             return Ok(Step::End);
@@ -371,5 +375,47 @@ impl Current {
             End::Active => false,
             End::Open => self.next_base.is_some_and(|next| next <= lsn),
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::log::sim::SimDisk;
+    use crate::log::{Background, Level, Log, LogOptions, Record};
+
+    /// Goes on as a reader does whose thread slept after it had asked how far one may read.
+    #[test]
+    fn a_reader_that_sleeps_while_all_that_it_could_see_is_retired_goes_on_with_what_there_is() {
+        let options = LogOptions::new().background(Background::Inline).segment_bytes(4096, 4096).seed(1);
+        let (log, _) = Log::open(Arc::new(SimDisk::new(1)), "/log", options).unwrap();
+        let append = |offsets: std::ops::Range<u64>| {
+            for offset in offsets {
+                log.append(&[Record::new(1, offset, &[1; 200])], Level::Os).unwrap();
+            }
+        };
+        append(0..20);
+        let mut reader = log.reader(log.range().0).unwrap();
+        for _ in 0..19 {
+            assert!(matches!(reader.next().unwrap(), Some(Item::Record(_))));
+        }
+        assert!(matches!(reader.step().unwrap(), Step::Moved), "it stands before the last block that it can see");
+        let stale = log.range().1.0;
+        append(20..120);
+        for segment in log.segments().iter().rev().skip(3) {
+            log.retire(segment.first).unwrap();
+        }
+        reader.current = None;
+        assert!(matches!(reader.open_block(stale).unwrap(), Step::Moved));
+        let mut offsets = Vec::new();
+        while let Some(item) = reader.next().unwrap() {
+            match item {
+                Item::Record(record) => offsets.push(record.tag.offset),
+                Item::Damage(damage) => panic!("{damage:?}"),
+            }
+        }
+        let first = offsets[0];
+        assert!(offsets.into_iter().eq(first..120), "nothing that is left is passed over");
+        assert!(log.segments()[0].from >= Lsn(stale), "the log began behind what was seen");
     }
 }
