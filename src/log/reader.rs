@@ -399,7 +399,10 @@ mod tests {
         for _ in 0..19 {
             assert!(matches!(reader.next().unwrap(), Some(Item::Record(_))));
         }
-        assert!(matches!(reader.step().unwrap(), Step::Moved), "it stands before the last block that it can see");
+        assert!(
+            matches!(reader.step().unwrap(), Step::Moved),
+            "it stands before the last block that it can see"
+        );
         let stale = log.range().1.0;
         append(20..120);
         for segment in log.segments().iter().rev().skip(3) {
