@@ -92,18 +92,21 @@ impl Shared {
         self.recycle(groups);
     }
 
-    /// Writes one block for each group.
+    /// Writes one block for each group. What fails takes with it what comes behind it in the round, or a crash before
+    /// anybody is told would show a hole in the order; only where space is short, facts go on without the data.
     fn write_groups(&self, groups: &mut [Group]) -> Written {
         let mut written = Written::default();
         let Some(writer) = &self.writer else {
             return written; // nothing gets into the queue of a log that is open for reading
         };
         let mut writer = writer.lock();
+        let mut failed: Option<LogError> = None;
         for group in groups {
-            let outcome = match self.fenced() {
+            let outcome = match failed.clone().or_else(|| self.fenced()) {
                 Some(error) => Err(error),
                 None => writer.write(self, group),
             };
+            failed = failed.or_else(|| outcome.as_ref().err().filter(|error| !error.is_full()).cloned());
             let is_block = matches!(outcome, Ok(Some(_)));
             self.blocks.fetch_add(u64::from(is_block), Ordering::Relaxed);
             let end = Lsn(writer.lsn);
