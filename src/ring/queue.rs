@@ -128,9 +128,9 @@ impl<T, A> Queue<T, A> {
         }
     }
 
-    /// Takes up to `max` plain values that are there in a row into `out`; returns the first position and how many.
+    /// Takes up to `max` plain values that are there in a row; `out` gets what `make`, which must not unwind, makes of each and its position.
     #[inline(always)]
-    pub(crate) fn pop_run(&self, max: usize, out: &mut Vec<T>) -> Option<(u64, usize)> {
+    pub(crate) fn pop_run<R>(&self, max: usize, out: &mut Vec<R>, mut make: impl FnMut(u64, T) -> R) -> Option<usize> {
         let most = (max as u64).min(self.capacity());
         let mut h = self.head.load(Relaxed);
         loop {
@@ -142,15 +142,16 @@ impl<T, A> Queue<T, A> {
             out.reserve(len as usize);
             match self.head.compare_exchange(h, h + len, AcqRel, Relaxed) {
                 Ok(_) => {
-                    let mut next = h + self.capacity();
+                    let mut p = h;
                     out.extend(self.slots.run(h, len).map(|slot| {
                         // SAFETY: the CAS made `h..h + len` this thread's, once each; the stamps were loaded full.
                         let value = unsafe { slot.take_plain() };
-                        slot.vacate_for(next);
-                        next += 1;
-                        value
+                        slot.vacate_for(p + self.capacity());
+                        let made = make(p, value);
+                        p += 1;
+                        made
                     }));
-                    return Some((h, len as usize));
+                    return Some(len as usize);
                 }
                 Err(actual) => h = actual,
             }

@@ -7,15 +7,14 @@ use std::time::Duration;
 use crate::delivery::dead_letter::DeadReason;
 use crate::delivery::outcome::{Outcome, cut};
 use crate::error::{Error, Result};
-use crate::message::{Headers, MetaRef};
+use crate::message::Headers;
 use crate::offset::Offset;
-use crate::ring::Loans;
 use crate::sync::Arc;
 use crate::time::Timestamp;
-use crate::topic::seat::{Credit, Seat};
+use crate::topic::seat::{Credit, Credits, Seat};
 use crate::topic::settle::Failure;
 use crate::topic::shared::Taken;
-use crate::topic::state::{Held, History, SubscriptionState};
+use crate::topic::state::{Held, SubscriptionState};
 
 /// How a handle receives: as deliveries that want a verdict ([`Explicit`]), or as plain payloads ([`Auto`]).
 ///
@@ -116,7 +115,7 @@ impl Mode for Auto {
     #[allow(private_interfaces)]
     #[inline]
     fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<T>) -> Option<usize> {
-        seat.pop_run(max, out, &mut 0)
+        seat.pop_run(max, out)
     }
 
     #[allow(private_interfaces)]
@@ -150,66 +149,66 @@ impl Mode for Auto {
 #[must_use = "dropping a delivery without a verdict is a nack"]
 pub struct Delivery<T: Send + 'static> {
     /// `None` once there was a verdict.
-    credit: Option<Credit<T>>,
-    /// `None` once it was given out or taken back.
-    value: Option<T>,
-    offset: u64,
-    meta: MetaRef,
-    history: Option<Box<History>>,
+    out: Option<Out<T>>,
 }
 
-impl<T: Send + 'static> Delivery<T> {
-    #[inline(always)]
-    pub(crate) fn new(held: Held<T>, credit: Credit<T>) -> Self {
-        let Held {
-            value,
-            meta,
-            offset,
-            history,
-        } = held;
-        Self {
-            credit: Some(credit),
-            value: Some(value),
-            offset,
-            meta,
-            history,
-        }
-    }
+/// A message that is out, and the credit that it takes.
+struct Out<T> {
+    credit: Credit<T>,
+    held: Held<T>,
+}
 
+impl<T: Send + 'static> Out<T> {
     fn account(&self) -> &Arc<SubscriptionState<T>> {
-        self.credit
-            .as_ref()
-            .expect("a delivery has its credit until its verdict consumes it")
-            .account()
+        self.credit.account()
     }
 
     /// Ends the ack timeout, if there is one; `false` if it had run out.
     #[inline(always)]
     fn end_lease(&self) -> bool {
-        match &self.history {
+        match &self.held.history {
             None => true,
             Some(history) => history.lease.is_none_or(|lease| self.account().end_lease(lease)),
         }
     }
+}
 
-    /// Gives the credit back; from here on, dropping the delivery says nothing more. If the lease had run out, the credit went back then.
+/// Gives a credit back. If the lease had run out, that was done then.
+#[inline(always)]
+fn end_credit<T: Send + 'static>(credit: Credit<T>, in_time: bool) {
+    if in_time {
+        drop(credit);
+    } else {
+        credit.write_off();
+    }
+}
+
+const UNSETTLED: &str = "a delivery has its message until its verdict consumes it";
+
+impl<T: Send + 'static> Delivery<T> {
     #[inline(always)]
-    fn end_credit(&mut self, in_time: bool) {
-        match self.credit.take() {
-            Some(credit) if !in_time => credit.write_off(),
-            credit => drop(credit),
+    pub(crate) fn new(held: Held<T>, credit: Credit<T>) -> Self {
+        Self {
+            out: Some(Out { credit, held }),
         }
     }
 
-    /// Takes the message out, to be delivered again or to be kept as a dead letter.
-    fn take_back(&mut self) -> Option<Held<T>> {
-        let value = self.value.take()?;
-        Some(Held {
-            value,
-            meta: self.meta.take(),
-            offset: self.offset,
-            history: self.history.take(),
-        })
+    /// A plain message, delivered for the first time, on one of these credits.
+    #[inline(always)]
+    pub(crate) fn plain(offset: u64, value: T, credits: &mut Credits<T>) -> Self {
+        let credit = credits.next().expect("no more messages are taken than there is credit for");
+        Self::new(Held::fresh(Taken { offset, value, meta: None }), credit)
+    }
+
+    #[inline(always)]
+    fn out(&self) -> &Out<T> {
+        self.out.as_ref().expect(UNSETTLED)
+    }
+
+    /// Takes the message and its credit out for a verdict: from here on, dropping the delivery says nothing more.
+    #[inline(always)]
+    fn conclude(mut self) -> Out<T> {
+        self.out.take().expect(UNSETTLED)
     }
 
     /// Done: the subscription will not see the message again.
@@ -231,30 +230,38 @@ impl<T: Send + 'static> Delivery<T> {
     /// # }
     /// ```
     #[inline(always)]
-    pub fn ack(mut self) -> Result<()> {
-        let in_time = self.end_lease();
-        self.end_credit(in_time);
-        if in_time { Ok(()) } else { Err(Error::LeaseLost) }
+    pub fn ack(self) -> Result<()> {
+        self.into_held().map(drop)
+    }
+
+    /// Acks, and gives the message out.
+    #[inline(always)]
+    fn into_held(self) -> Result<Held<T>> {
+        let out = self.conclude();
+        let in_time = out.end_lease();
+        end_credit(out.credit, in_time);
+        if in_time { Ok(out.held) } else { Err(Error::LeaseLost) }
     }
 
     /// Acks all of these; credits of one lender are returned together.
     pub(crate) fn ack_all(deliveries: impl Iterator<Item = Self>) -> Result<()> {
         let mut in_time = true;
-        let mut credits: Option<Loans<Arc<SubscriptionState<T>>>> = None;
-        for mut delivery in deliveries {
-            if !delivery.end_lease() {
-                delivery.end_credit(false);
+        let mut credits: Option<Credits<T>> = None;
+        deliveries.for_each(|delivery| {
+            let out = delivery.conclude();
+            if !out.end_lease() {
+                out.credit.write_off();
                 in_time = false;
+                return;
             }
-            let Some(credit) = delivery.credit.take() else { continue };
             let other = match &mut credits {
-                Some(credits) => credits.add(credit).err(),
-                None => Some(credit),
+                Some(credits) => credits.add(out.credit).err(),
+                None => Some(out.credit),
             };
             if let Some(credit) = other {
-                credits = Some(Loans::from(credit));
+                credits = Some(Credits::from(credit));
             }
-        }
+        });
         drop(credits);
         if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
@@ -278,10 +285,8 @@ impl<T: Send + 'static> Delivery<T> {
     /// # }
     /// ```
     #[inline]
-    pub fn into_inner(mut self) -> Result<T> {
-        let in_time = self.end_lease();
-        self.end_credit(in_time);
-        self.value.take().filter(|_| in_time).ok_or(Error::LeaseLost)
+    pub fn into_inner(self) -> Result<T> {
+        self.into_held().map(|held| held.value)
     }
 
     /// Failed: it is delivered again after the subscription's back-off, or goes to the dead letters if it failed too often.
@@ -393,23 +398,27 @@ impl<T: Send + 'static> Delivery<T> {
         }
     }
 
-    fn fail(mut self, failure: Failure) -> Result<()> {
-        let in_time = self.end_lease();
-        let state = self.account().clone();
+    fn fail(self, failure: Failure) -> Result<()> {
+        let out = self.conclude();
+        let in_time = out.end_lease();
+        let state = out.account().clone();
+        let Out { credit, held } = out;
         // First the message, then the credit: it is never neither in flight nor waiting.
-        if in_time && let Some(held) = self.take_back() {
+        if in_time {
             state.failed(held, failure);
         }
-        self.end_credit(in_time);
+        end_credit(credit, in_time);
         if in_time { Ok(()) } else { Err(Error::LeaseLost) }
     }
 
     /// Puts the message back as if it had not been delivered: no failure is counted.
-    pub(crate) fn put_back(mut self) {
-        let in_time = self.end_lease();
-        let state = self.account().clone();
+    pub(crate) fn put_back(self) {
+        let out = self.conclude();
+        let in_time = out.end_lease();
+        let state = out.account().clone();
+        let Out { credit, mut held } = out;
         let mut unwanted = None;
-        if in_time && let Some(mut held) = self.take_back() {
+        if in_time {
             held.history().lease = None;
             unwanted = state.change(|beside| {
                 if beside.ended {
@@ -419,7 +428,7 @@ impl<T: Send + 'static> Delivery<T> {
                 None
             });
         }
-        self.end_credit(in_time);
+        end_credit(credit, in_time);
         drop(unwanted);
     }
 
@@ -446,8 +455,9 @@ impl<T: Send + 'static> Delivery<T> {
     /// # }
     /// ```
     pub fn extend(&self) -> Result<()> {
-        match self.history.as_ref().and_then(|history| history.lease) {
-            Some(lease) if !self.account().extend_lease(lease) => Err(Error::LeaseLost),
+        let out = self.out();
+        match out.held.history.as_ref().and_then(|history| history.lease) {
+            Some(lease) if !out.account().extend_lease(lease) => Err(Error::LeaseLost),
             _ => Ok(()),
         }
     }
@@ -455,38 +465,38 @@ impl<T: Send + 'static> Delivery<T> {
     /// The message's place in its topic.
     #[must_use]
     pub fn offset(&self) -> Offset {
-        Offset::new(self.offset)
+        Offset::new(self.out().held.offset)
     }
 
     /// How often the message was delivered, this time included. Deliveries that a drain or close took back count too; only
     /// [`failures`](Self::failures) lead to the dead letters.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.history.as_ref().map_or(1, |history| history.attempts)
+        self.out().held.history.as_ref().map_or(1, |history| history.attempts)
     }
 
     /// How often the message has failed before.
     #[must_use]
     pub fn failures(&self) -> u32 {
-        self.history.as_ref().map_or(0, |history| history.failures)
+        self.out().held.failures()
     }
 
     /// The message's key, if it has one.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
-        self.meta.as_ref()?.key.as_deref()
+        self.out().held.meta.as_ref()?.key.as_deref()
     }
 
     /// The message's headers.
     #[must_use]
     pub fn headers(&self) -> &Headers {
-        self.meta.as_ref().map_or(Headers::EMPTY, |meta| &meta.headers)
+        self.out().held.meta.as_ref().map_or(Headers::EMPTY, |meta| &meta.headers)
     }
 
     /// When it was published, if the topic notes that.
     #[must_use]
     pub fn published(&self) -> Option<Timestamp> {
-        self.meta.as_ref()?.published
+        self.out().held.meta.as_ref()?.published
     }
 }
 
@@ -495,31 +505,28 @@ impl<T: Send + 'static> Deref for Delivery<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        self.value.as_ref().expect("a delivery has its value until its verdict consumes it")
+        &self.out().held.value
     }
 }
 
 impl<T: Send + 'static> Drop for Delivery<T> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.credit.is_some() {
-            self.drop_without_verdict();
+        if let Some(out) = self.out.take() {
+            drop_without_verdict(out);
         }
     }
 }
 
-impl<T: Send + 'static> Delivery<T> {
-    #[cold]
-    fn drop_without_verdict(&mut self) {
-        let Some(held) = self.take_back() else { return };
-        let Some(credit) = self.credit.take() else { return };
-        let delivery = Self::new(held, credit);
-        if delivery.account().is_ending() {
-            delivery.put_back();
-        } else {
-            // A lease that ran out needs nothing: the message is on its way already.
-            let _ = delivery.nack();
-        }
+#[cold]
+fn drop_without_verdict<T: Send + 'static>(out: Out<T>) {
+    let is_ending = out.account().is_ending();
+    let delivery = Delivery { out: Some(out) };
+    if is_ending {
+        delivery.put_back();
+    } else {
+        // A lease that ran out needs nothing: the message is on its way already.
+        let _ = delivery.nack();
     }
 }
 

@@ -10,10 +10,10 @@
 
 use crate::delivery::lag::Lagged;
 use crate::message::Meta;
-use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing};
+use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing, Queue, Window};
 use crate::sync::{Arc, Ordering::*};
 use crate::topic::delivery::{Delivery, Mode};
-use crate::topic::shared::{Fresh, Ring, Taken};
+use crate::topic::shared::{Cloner, Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
 use crate::user_code::clear_contained;
 
@@ -37,6 +37,8 @@ pub(crate) enum Blocked {
 
 /// The credit of one delivery.
 pub(crate) type Credit<T> = Loan<Arc<SubscriptionState<T>>>;
+/// The credit of several.
+pub(crate) type Credits<T> = Loans<Arc<SubscriptionState<T>>>;
 
 type Way<T> = (Arc<Cursor<T, Arc<Meta>>>, Arc<Line>);
 
@@ -51,6 +53,12 @@ pub(crate) struct Seat<T> {
     fresh_first: bool,
     /// Empty between calls; kept so that runs of deliveries do not allocate.
     values: Vec<T>,
+}
+
+/// The ring and what a seat needs to take from it.
+enum Fast<'s, T> {
+    Queue(&'s Queue<T, Arc<Meta>>),
+    Window(&'s Window<T, Arc<Meta>>, &'s Cloner<T>, &'s Cursor<T, Arc<Meta>>, &'s Line),
 }
 
 /// How many messages that the filter does not want a receiver skips before it looks at its deadline, or lets other tasks run.
@@ -85,34 +93,44 @@ impl<T: Send + 'static> Seat<T> {
         self.way.as_ref().map(|(_, line)| &**line)
     }
 
-    /// The next message by the fast path, if it is in the ring, plain, and nothing stands beside the ring; else what `otherwise` says.
+    /// The ring, if its next plain message may be taken from it as it is: nothing stands beside it, and nothing is to be done on the way.
+    #[inline(always)]
+    fn fast(&self) -> Option<Fast<'_, T>> {
+        let state = &*self.state;
+        if state.attention.load(Relaxed) != 0 || !self.plain {
+            return None;
+        }
+        match (&state.shared.ring, &self.way) {
+            (Ring::Queue(queue), _) => Some(Fast::Queue(queue)),
+            (Ring::Window(window, cloner), Some((cursor, line))) => Some(Fast::Window(window, cloner, cursor, line)),
+            _ => None,
+        }
+    }
+
+    /// The next message by the fast path, if there is one; else what `otherwise` says.
     #[inline(always)]
     pub(crate) fn pop_or<M: Mode, E>(&mut self, otherwise: impl FnOnce(&mut Self) -> Result<M::Item<T>, E>) -> Result<M::Item<T>, E> {
-        let state = &*self.state;
-        if state.attention.load(Relaxed) == 0 && self.plain {
-            match (&state.shared.ring, &self.way) {
-                (Ring::Queue(queue), _) => {
-                    if (!M::EXPLICIT || self.lender.has_credit())
-                        && let Some((offset, value)) = queue.pop()
-                        && let Some(item) = self.taken::<M>(offset, value)
-                    {
-                        return Ok(item);
-                    }
-                }
-                (Ring::Window(window, cloner), Some((cursor, line))) => {
-                    if (!M::EXPLICIT || self.lender.has_credit())
-                        && let Some((offset, value)) = (cloner.pop)(window, state, cursor, line)
-                    {
-                        window.tidy(cursor, offset);
-                        if let Some(item) = self.taken::<M>(offset, value) {
-                            return Ok(item);
-                        }
-                    }
-                }
-                _ => {}
-            }
+        if let Some(item) = self.pop::<M>() {
+            return Ok(item);
         }
         otherwise(self)
+    }
+
+    #[inline(always)]
+    fn pop<M: Mode>(&self) -> Option<M::Item<T>> {
+        let fast = self.fast()?;
+        if M::EXPLICIT && !self.lender.has_credit() {
+            return None;
+        }
+        let (offset, value) = match fast {
+            Fast::Queue(queue) => queue.pop()?,
+            Fast::Window(window, cloner, cursor, line) => {
+                let popped = (cloner.pop)(window, &self.state, cursor, line)?;
+                window.tidy(cursor, popped.0);
+                popped
+            }
+        };
+        self.taken::<M>(offset, value)
     }
 
     /// What the receiver gets for a plain message, on the seat's own credit. If that was collected by another seat just now, the message waits
@@ -138,53 +156,58 @@ impl<T: Send + 'static> Seat<T> {
         self.state.change(|beside| beside.ready.push_back(Held::fresh(taken)));
     }
 
-    /// The fast path of a run: plain values from the ring, if nothing stands beside it. Returns how many, the first of them at `first`.
+    /// The fast path of a run: plain values from the ring. Returns how many.
     #[inline]
-    pub(crate) fn pop_run(&mut self, max: usize, out: &mut Vec<T>, first: &mut u64) -> Option<usize> {
-        let state = &*self.state;
-        if state.attention.load(Relaxed) != 0 || !self.plain {
-            return None;
-        }
-        let taken = match (&state.shared.ring, &self.way) {
-            (Ring::Queue(queue), _) => {
-                let (from, taken) = queue.pop_run(max, out)?;
-                *first = from;
+    pub(crate) fn pop_run(&mut self, max: usize, out: &mut Vec<T>) -> Option<usize> {
+        let taken = match self.fast()? {
+            Fast::Queue(queue) => queue.pop_run(max, out, |_, value| value)?,
+            Fast::Window(window, cloner, cursor, line) => {
+                let mut first = 0;
+                let taken = (cloner.pop_run)(window, &self.state, cursor, line, max, out, &mut first)?;
+                window.tidy(cursor, first + taken as u64 - 1);
                 taken
             }
-            (Ring::Window(window, cloner), Some((cursor, line))) => {
-                let taken = (cloner.pop_run)(window, state, cursor, line, max, out, first)?;
-                window.tidy(cursor, *first + taken as u64 - 1);
-                taken
-            }
-            _ => return None,
         };
         self.taken_one();
         Some(taken)
     }
 
-    /// A run of plain messages as deliveries, as many as there is credit for.
+    /// The same as deliveries, as many as there is credit for. What credit is left over pays itself back.
+    #[inline]
     pub(crate) fn pop_deliveries(&mut self, max: usize, out: &mut Vec<Delivery<T>>) -> Option<usize> {
         if !self.state.has_fresh() {
             return None;
         }
         let mut values = std::mem::take(&mut self.values);
-        let credits = self.lender.lend_run(max as u64);
-        let most = credits.len();
-        let mut first = 0;
-        let hand_over = HandOver {
-            first: &mut first,
-            values: &mut values,
-            credits,
-            out,
-        };
-        let taken = if most == 0 {
-            None
-        } else {
-            self.pop_run(most, hand_over.values, hand_over.first)
-        };
-        drop(hand_over);
+        let taken = self.pop_on_credit(max, &mut values, out);
         self.values = values;
         taken
+    }
+
+    #[inline(always)]
+    fn pop_on_credit(&self, max: usize, values: &mut Vec<T>, out: &mut Vec<Delivery<T>>) -> Option<usize> {
+        let fast = self.fast()?;
+        let mut credits = self.lender.lend_run(max as u64);
+        let most = credits.len();
+        if most == 0 {
+            return None;
+        }
+        let taken = match fast {
+            Fast::Queue(queue) => queue.pop_run(most, out, |offset, value| Delivery::plain(offset, value, &mut credits))?,
+            Fast::Window(window, cloner, cursor, line) => {
+                let mut run = HandOver {
+                    first: 0,
+                    values,
+                    credits,
+                    out,
+                };
+                let taken = (cloner.pop_run)(window, &self.state, cursor, line, most, run.values, &mut run.first)?;
+                window.tidy(cursor, run.first + taken as u64 - 1);
+                taken
+            }
+        };
+        self.taken_one();
+        Some(taken)
     }
 
     /// The next message, if there is one.
@@ -517,21 +540,18 @@ impl<T: Send + 'static> Seat<T> {
 
 /// Makes deliveries of a run's values and credits, on unwinding too: what was cloned before a clone panicked is not lost.
 struct HandOver<'a, T: Send + 'static> {
-    first: &'a mut u64,
+    first: u64,
     values: &'a mut Vec<T>,
-    /// Those that are left over pay themselves back.
-    credits: Loans<Arc<SubscriptionState<T>>>,
+    credits: Credits<T>,
     out: &'a mut Vec<Delivery<T>>,
 }
 
 impl<T: Send + 'static> Drop for HandOver<'_, T> {
+    #[inline(always)]
     fn drop(&mut self) {
-        let offsets = *self.first..;
-        let held = offsets
-            .zip(self.values.drain(..))
-            .map(|(offset, value)| Held::fresh(Taken { offset, value, meta: None }));
+        let values = self.values.drain(..).zip(self.first..);
         self.out
-            .extend(held.zip(self.credits.by_ref()).map(|(held, credit)| Delivery::new(held, credit)));
+            .extend(values.map(|(value, offset)| Delivery::plain(offset, value, &mut self.credits)));
     }
 }
 
