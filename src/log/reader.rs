@@ -311,7 +311,11 @@ impl Reader {
         })
     }
 
+    /// Goes to `lsn`, in another segment. What lies between is missing, and was reported when the log was opened, or carries nothing.
     fn leave(&mut self, lsn: u64) -> Step {
+        if lsn != self.lsn {
+            self.chain = None;
+        }
         self.lsn = lsn;
         Step::Moved
     }
