@@ -5,7 +5,7 @@
 
 use std::collections::TryReserveError;
 
-use super::{CLOSED, Nothing, Refusal, Slots, burst, position};
+use super::{CLOSED, Nothing, Refusal, Rivalry, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 use crate::user_code::drop_contained;
 
@@ -90,6 +90,7 @@ impl<T, A> Queue<T, A> {
     #[inline(always)]
     pub(crate) fn push(&self, value: T) -> Result<u64, T> {
         let mut word = self.tail.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             let t = position(word);
             let slot = self.slots.at(t);
@@ -102,7 +103,10 @@ impl<T, A> Queue<T, A> {
                     unsafe { slot.publish_plain(t, value) };
                     return Ok(t);
                 }
-                Err(actual) => word = actual,
+                Err(_) => {
+                    rivalry.step_back();
+                    word = self.tail.load(Relaxed);
+                }
             }
         }
     }
@@ -111,6 +115,7 @@ impl<T, A> Queue<T, A> {
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<(u64, T)> {
         let mut h = self.head.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             let slot = self.slots.at(h);
             if !slot.is_plain_for(h << 1) {
@@ -123,7 +128,10 @@ impl<T, A> Queue<T, A> {
                     slot.vacate_for(h + self.capacity());
                     return Some((h, value));
                 }
-                Err(actual) => h = actual,
+                Err(_) => {
+                    rivalry.step_back();
+                    h = self.head.load(Relaxed);
+                }
             }
         }
     }
@@ -133,6 +141,7 @@ impl<T, A> Queue<T, A> {
     pub(crate) fn pop_run<R>(&self, max: usize, out: &mut Vec<R>, mut make: impl FnMut(u64, T) -> R) -> Option<usize> {
         let most = (max as u64).min(self.capacity());
         let mut h = self.head.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             let len = self.slots.plain_run(h << 1, most);
             if len == 0 {
@@ -153,7 +162,10 @@ impl<T, A> Queue<T, A> {
                     }));
                     return Some(len as usize);
                 }
-                Err(actual) => h = actual,
+                Err(_) => {
+                    rivalry.step_back();
+                    h = self.head.load(Relaxed);
+                }
             }
         }
     }
@@ -169,6 +181,7 @@ impl<T, A> Queue<T, A> {
     #[inline]
     pub(crate) fn claim_run(&self, max: usize, patient: bool) -> Result<QueueClaim<'_, T, A>, Refusal> {
         let mut word = self.tail.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             if word & CLOSED != 0 {
                 return Err(Refusal::Closed);
@@ -180,7 +193,10 @@ impl<T, A> Queue<T, A> {
             if len >= least {
                 match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
                     Ok(_) => return Ok(QueueClaim { queue: self, from: t, len }),
-                    Err(actual) => word = actual,
+                    Err(_) => {
+                        rivalry.step_back();
+                        word = self.tail.load(Relaxed);
+                    }
                 }
                 continue;
             }
@@ -206,6 +222,7 @@ impl<T, A> Queue<T, A> {
     #[inline(always)]
     pub(crate) fn take(&self) -> Result<(u64, T, Option<A>), Nothing> {
         let mut h = self.head.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             if let Some(stamp) = self.slots.full(h) {
                 match self.head.compare_exchange(h, h + 1, AcqRel, Relaxed) {
@@ -215,7 +232,10 @@ impl<T, A> Queue<T, A> {
                         self.slots.vacate(h);
                         return Ok((h, value, attachment));
                     }
-                    Err(actual) => h = actual,
+                    Err(_) => {
+                        rivalry.step_back();
+                        h = self.head.load(Relaxed);
+                    }
                 }
                 continue;
             }
@@ -231,6 +251,7 @@ impl<T, A> Queue<T, A> {
     #[inline]
     pub(crate) fn take_run(&self, max: usize, mut each: impl FnMut(u64, T, Option<A>)) -> Result<usize, Nothing> {
         let mut h = self.head.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             let most = (max as u64).min(self.capacity());
             let len = (h..h + most).take_while(|&p| self.slots.full(p).is_some()).count() as u64;
@@ -246,7 +267,10 @@ impl<T, A> Queue<T, A> {
                         }
                         return Ok(len as usize);
                     }
-                    Err(actual) => h = actual,
+                    Err(_) => {
+                        rivalry.step_back();
+                        h = self.head.load(Relaxed);
+                    }
                 }
                 continue;
             }

@@ -20,7 +20,7 @@ pub(crate) use self::scan::Start;
 
 use self::cursor::{BEHIND, IDLE};
 use self::scan::{Gone, Registry};
-use super::{CLOSED, Nothing, Refusal, Slots, burst, position};
+use super::{CLOSED, Nothing, Refusal, Rivalry, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 use crate::user_code::drop_contained;
 
@@ -128,6 +128,7 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn push(&self, limit: u64, value: T) -> Result<u64, T> {
         let mut word = self.tail.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             let t = position(word);
             if t >= limit || word & CLOSED != 0 {
@@ -139,7 +140,10 @@ impl<T, A> Window<T, A> {
                     unsafe { self.slots.at(t).publish_plain(t, value) };
                     return Ok(t);
                 }
-                Err(actual) => word = actual,
+                Err(_) => {
+                    rivalry.step_back();
+                    word = self.tail.load(Relaxed);
+                }
             }
         }
     }
@@ -148,6 +152,7 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn pop<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T) -> R) -> Option<R> {
         let mut word = cursor.head.load(Acquire);
+        let mut rivalry = Rivalry::new();
         // A look before the announcement, so that an idle subscriber is in no scan's way.
         if std::mem::needs_drop::<T>() && !self.slots.at(position(word)).is_plain_for(word) {
             return None;
@@ -164,7 +169,10 @@ impl<T, A> Window<T, A> {
             match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
                 // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
                 Ok(_) => return Some(unsafe { slot.read_plain(|value| read(h, value)) }),
-                Err(actual) => word = actual,
+                Err(_) => {
+                    rivalry.step_back();
+                    word = cursor.head.load(Acquire);
+                }
             }
         }
     }
@@ -183,6 +191,7 @@ impl<T, A> Window<T, A> {
     ) -> Option<usize> {
         let most = (max as u64).min(self.capacity());
         let mut word = cursor.head.load(Acquire);
+        let mut rivalry = Rivalry::new();
         loop {
             let h = position(word);
             let announced = line.announce(h);
@@ -212,7 +221,10 @@ impl<T, A> Window<T, A> {
                     }));
                     return Some(len as usize);
                 }
-                Err(actual) => word = actual,
+                Err(_) => {
+                    rivalry.step_back();
+                    word = cursor.head.load(Acquire);
+                }
             }
         }
     }
@@ -234,6 +246,7 @@ impl<T, A> Window<T, A> {
     pub(crate) fn claim_run(&self, limit: &mut u64, max: u64, patient: bool) -> Result<WindowClaim<'_, T, A>, Refusal> {
         let least = if patient { max.min(burst(self.capacity())) } else { 1 };
         let mut word = self.tail.load(Relaxed);
+        let mut rivalry = Rivalry::new();
         loop {
             if word & CLOSED != 0 {
                 return Err(Refusal::Closed);
@@ -259,7 +272,10 @@ impl<T, A> Window<T, A> {
                         len,
                     });
                 }
-                Err(actual) => word = actual,
+                Err(_) => {
+                    rivalry.step_back();
+                    word = self.tail.load(Relaxed);
+                }
             }
         }
     }
@@ -279,6 +295,7 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn take<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T, Option<&A>) -> R) -> Take<R> {
         let mut word = cursor.head.load(Acquire);
+        let mut rivalry = Rivalry::new();
         loop {
             if word & BEHIND != 0 {
                 match cursor.catch_up(&mut word) {
@@ -297,7 +314,10 @@ impl<T, A> Window<T, A> {
                         // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
                         return Take::Got(unsafe { self.slots.read(h, stamp, |value, with| read(h, value, with)) });
                     }
-                    Err(actual) => word = actual,
+                    Err(_) => {
+                        rivalry.step_back();
+                        word = cursor.head.load(Acquire);
+                    }
                 }
                 continue;
             }
@@ -323,6 +343,7 @@ impl<T, A> Window<T, A> {
         lost: impl Fn(u64, u64),
     ) -> Take<usize> {
         let mut word = cursor.head.load(Acquire);
+        let mut rivalry = Rivalry::new();
         loop {
             if word & BEHIND != 0 {
                 match cursor.catch_up(&mut word) {
@@ -356,7 +377,10 @@ impl<T, A> Window<T, A> {
                         }
                         return Take::Got(len as usize);
                     }
-                    Err(actual) => word = actual,
+                    Err(_) => {
+                        rivalry.step_back();
+                        word = cursor.head.load(Acquire);
+                    }
                 }
                 continue;
             }
