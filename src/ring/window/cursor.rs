@@ -16,6 +16,8 @@ pub(super) const IDLE: u64 = u64::MAX;
 pub(crate) struct Cursor<T, A> {
     /// The next position to take, shifted by the *behind* bit.
     pub(super) head: CachePadded<AtomicU64>,
+    /// Its number in the window, from 1 on.
+    pub(super) id: u64,
     /// Where the cursor stood when it was overtaken first; valid while the *behind* bit is set.
     pub(super) lag_from: AtomicU64,
     /// From here on, whatever the head has passed was released when it was claimed: where the cursor joined, or was moved to by a seek.
@@ -58,9 +60,10 @@ pub(super) enum Found {
 }
 
 impl<T, A> Cursor<T, A> {
-    pub(super) fn new(at: u64, overtaking: Overtaking<T, A>) -> Self {
+    pub(super) fn new(id: u64, at: u64, overtaking: Overtaking<T, A>) -> Self {
         Self {
             head: CachePadded::new(AtomicU64::new(at << 1)),
+            id,
             lag_from: AtomicU64::new(0),
             since: AtomicU64::new(at),
             overtaking,

@@ -32,6 +32,8 @@ pub(crate) struct Window<T, A> {
     freed: CachePadded<AtomicU64>,
     /// How many scans were asked for and not yet run: whoever raises it from 0 scans, for the others too.
     work: CachePadded<AtomicU64>,
+    /// The cursor that held the last scan up, and so is the one to ask for the next; 0 if it was something else. Written by the scan alone.
+    holder: AtomicU64,
     /// Positions freed while no cursor existed; written under the registry lock.
     unrouted: AtomicU64,
     registry: Mutex<Registry<T, A>>,
@@ -99,6 +101,7 @@ impl<T: Send + Sync, A: Send + Sync> Window<T, A> {
             tail: CachePadded::new(AtomicU64::new(start << 1)),
             freed: CachePadded::new(AtomicU64::new(start)),
             work: CachePadded::new(AtomicU64::new(0)),
+            holder: AtomicU64::new(0),
             unrouted: AtomicU64::new(0),
             registry: Mutex::new(Registry::new()),
             spare: Mutex::new(Gone::new()),

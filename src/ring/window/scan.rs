@@ -4,6 +4,9 @@
 //! Whoever wants a scan raises `work`; whoever raised it from zero scans, and repeats for those that asked meanwhile. So nobody
 //! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
 //! and whoever held it asks for a new one afterwards.
+//!
+//! Payloads are dropped promptly, so each message may want a scan. Of many cursors only the slowest has anything to gain from one: the scan leaves
+//! the next to it (`holder`), and the others go their way. With four subscriptions that was 0.9 million messages a second before, and 4.9 then.
 
 use super::cursor::{Cursor, LEFT, Line, Overtaken, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
@@ -16,6 +19,8 @@ const PASS: usize = 64;
 pub(super) struct Registry<T, A> {
     cursors: Vec<Arc<Cursor<T, A>>>,
     lines: Vec<Arc<Line>>,
+    /// How many cursors there were so far.
+    joined: u64,
 }
 
 /// Payloads that were taken out, to be dropped once nothing is locked.
@@ -26,7 +31,20 @@ impl<T, A> Registry<T, A> {
         Self {
             cursors: Vec::new(),
             lines: Vec::new(),
+            joined: 0,
         }
+    }
+
+    /// The lowest position that a subscriber may be reading.
+    fn lines(&self) -> u64 {
+        self.lines.iter().map(|l| l.announced()).min().unwrap_or(u64::MAX)
+    }
+
+    /// What everybody has passed and nobody reads; without any cursor, nothing.
+    fn upto(&self) -> u64 {
+        // Heads first, lines second: a subscriber announces its line before it moves the head.
+        let heads = self.cursors.iter().map(|c| c.position()).min().unwrap_or(0);
+        heads.min(self.lines())
     }
 }
 
@@ -113,9 +131,14 @@ impl<T, A> Window<T, A> {
             self.overtake(registry, freed, want, gate, taken);
         }
         // Heads first, lines second: a subscriber announces its line before it moves the head.
-        let heads = registry.cursors.iter().map(|c| c.position()).min();
-        let heads = heads.unwrap_or_else(|| if want > freed { want + self.chunk() } else { freed });
-        let upto = registry.lines.iter().map(|l| l.announced()).min().unwrap_or(u64::MAX).min(heads);
+        let slowest = registry.cursors.iter().map(|c| (c.position(), c)).min_by_key(|(head, _)| *head);
+        let heads = match slowest {
+            Some((head, _)) => head,
+            None if want > freed => want + self.chunk(),
+            None => freed,
+        };
+        let lines = registry.lines();
+        let upto = lines.min(heads);
         let (to, end) = match self.is_plain(registry, freed) {
             true => (upto.max(freed), Pass::Done),
             false => self.take_out(freed, upto, taken),
@@ -124,7 +147,42 @@ impl<T, A> Window<T, A> {
             self.unrouted.fetch_add(to - freed, Relaxed);
         }
         self.freed.store(to, Release);
-        end
+        if !self.slots.needs_drop() || end == Pass::More {
+            return end;
+        }
+        let holder = slowest.filter(|(head, _)| *head <= lines && *head == to).map(|(_, cursor)| cursor);
+        self.entrust(registry, holder, upto)
+    }
+
+    /// Leaves the next scan to the cursor that held this one up: until it moves, nobody else has anything to gain from one. If it was not a cursor
+    /// but somebody who still reads, or that cannot be told, everybody may ask.
+    ///
+    /// Whoever moves, or ends a reading, changes its head before it looks who is the holder; here it is the other way round. So either that thread
+    /// sees who the holder is, or it is seen here that there is more to do.
+    fn entrust(&self, registry: &Registry<T, A>, holder: Option<&Arc<Cursor<T, A>>>, upto: u64) -> Pass {
+        self.holder.store(holder.map_or(0, |cursor| cursor.id), Relaxed);
+        let asked = |cursor: &&Arc<Cursor<T, A>>| holder.is_none_or(|holder| Arc::ptr_eq(holder, cursor));
+        let mut is_idle = false;
+        for cursor in registry.cursors.iter().filter(asked) {
+            cursor.head.fetch_add(0, AcqRel);
+            is_idle |= !self.has_next(cursor);
+        }
+        if is_idle && registry.upto() > upto {
+            return Pass::More;
+        }
+        if holder.is_some_and(|cursor| cursor.position() != upto) {
+            // It takes more, and then sees that it may ask.
+            self.holder.store(0, Relaxed);
+        }
+        Pass::Done
+    }
+
+    /// Whether a scan may free anything on account of what this cursor's subscriber has done. Called when that is done.
+    fn is_entrusted(&self, cursor: &Cursor<T, A>) -> bool {
+        // A read-modify-write: see `entrust`.
+        cursor.head.fetch_add(0, AcqRel);
+        let holder = self.holder.load(Relaxed);
+        holder == 0 || holder == cursor.id
     }
 
     /// Whether nothing has to be taken out and every position that the heads have passed is known to be released: a gating cursor claims only
@@ -188,14 +246,17 @@ impl<T, A> Window<T, A> {
     /// Called by a subscriber that has taken `h`: drops consumed payloads promptly, but in passes while more is coming.
     #[inline(always)]
     pub(crate) fn tidy(&self, cursor: &Cursor<T, A>, h: u64) {
-        if self.slots.needs_drop() && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor)) {
+        if self.slots.needs_drop()
+            && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor))
+            && self.is_entrusted(cursor)
+        {
             self.reclaim(0);
         }
     }
 
     /// Called by a subscriber that found nothing: drops what was consumed, so that nothing lingers while the ring is idle.
     pub(crate) fn tidy_idle(&self, cursor: &Cursor<T, A>) {
-        if self.slots.needs_drop() && self.freed.load(Relaxed) < cursor.position() {
+        if self.slots.needs_drop() && self.freed.load(Relaxed) < cursor.position() && self.is_entrusted(cursor) {
             self.reclaim(0);
         }
     }
@@ -206,7 +267,7 @@ impl<T, A> Window<T, A> {
         if self.slots.needs_drop() {
             // A read-modify-write: either the scan that comes next finds the line cleared, or this thread sees what was taken before it.
             self.work.fetch_add(0, AcqRel);
-            if self.freed.load(Relaxed) < cursor.position() {
+            if self.freed.load(Relaxed) < cursor.position() && self.is_entrusted(cursor) {
                 self.reclaim(0);
             }
         }
@@ -224,7 +285,8 @@ impl<T, A> Window<T, A> {
 
     fn join_as(&self, start: Start, overtaking: Overtaking<T, A>) -> Arc<Cursor<T, A>> {
         let mut registry = self.registry.lock();
-        let cursor = Arc::new(Cursor::new(self.resolve(start), overtaking));
+        registry.joined += 1;
+        let cursor = Arc::new(Cursor::new(registry.joined, self.resolve(start), overtaking));
         registry.cursors.push(cursor.clone());
         drop(registry);
         self.reclaim(0);
