@@ -45,6 +45,8 @@ enum Op {
     },
     Empty {
         sub: usize,
+        /// Another receive of the subscription was under way, which may hold credit for a moment before it finds nothing.
+        beside: bool,
     },
     EndOfSub {
         sub: usize,
@@ -184,10 +186,10 @@ impl Model {
                 let sub = &mut next.subs[sub];
                 sub.here && sub.behind_from.take() == Some(from) && sub.position == to
             }
-            Op::Empty { sub } => {
+            Op::Empty { sub, beside } => {
                 let sub = &self.subs[sub];
                 let nothing = sub.ready.is_empty() && sub.position == end && sub.behind_from.is_none();
-                sub.here && nothing && !(self.closed && sub.in_flight.is_empty())
+                sub.here && nothing && !(self.closed && sub.in_flight.is_empty() && !beside)
             }
             Op::EndOfSub { sub } => {
                 let sub = &self.subs[sub];
@@ -350,7 +352,7 @@ fn record(shape: &Shape, seed: u64) -> History {
                 op
             };
             let refused = |sub, refused| match refused {
-                TryRecvError::Empty => Op::Empty { sub },
+                TryRecvError::Empty => Op::Empty { sub, beside: false },
                 TryRecvError::Closed => Op::EndOfSub { sub },
                 TryRecvError::Lagged(lagged) => Op::Lagged {
                     sub,
@@ -391,6 +393,8 @@ fn record(shape: &Shape, seed: u64) -> History {
                         ops.extend(make_room.clone());
                         ops.push(Op::Published { value, at: None });
                     }
+                    // One that is refused may have made room first.
+                    ops.extend(make_room.clone().filter(|_| failure.is_some()));
                     ops.extend(failure);
                 }
                 5..=7 => ops.push(match receivers[sub].try_recv() {
@@ -460,11 +464,31 @@ fn record(shape: &Shape, seed: u64) -> History {
         std::mem::forget(joined);
         done
     };
-    std::thread::scope(|scope| {
+    let mut history: History = std::thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = (0..shape.threads).map(|thread| scope.spawn(move || work(thread))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    });
+    note_company(&mut history);
+    history
+}
+
+/// Notes of each `Empty` whether another receive of its subscription was under way.
+fn note_company(history: &mut History) {
+    let receives = |event: &Event| match event.op {
+        Op::Received { sub, .. } | Op::Lagged { sub, .. } | Op::Empty { sub, .. } | Op::EndOfSub { sub } => {
+            Some((sub, event.call, event.ret))
+        }
+        _ => None,
+    };
+    let all: Vec<_> = history.iter().flatten().filter_map(receives).collect();
+    for event in history.iter_mut().flatten() {
+        if let Op::Empty { sub, beside } = &mut event.op {
+            *beside = all
+                .iter()
+                .any(|&(other, call, ret)| other == *sub && call != event.call && call < event.ret && ret > event.call);
+        }
+    }
 }
 
 fn shapes() -> Vec<Shape> {
@@ -552,7 +576,7 @@ fn the_checker_tells_right_from_wrong() {
         at,
         attempt,
     };
-    let empty = Op::Empty { sub: 0 };
+    let empty = Op::Empty { sub: 0, beside: false };
     let right: History = vec![
         vec![
             event(0, 3, published(1, 0)),
@@ -587,7 +611,7 @@ fn the_checker_tells_right_from_wrong() {
     }
     // An order that contradicts real time.
     let mut history = right.clone();
-    history[1][0] = event(6, 7, Op::Empty { sub: 0 });
+    history[1][0] = event(6, 7, Op::Empty { sub: 0, beside: false });
     history[1][1] = event(8, 13, received(1, 0, 1));
     assert_eq!(
         judge(&shape, &history),
