@@ -44,14 +44,13 @@ struct Rules {
 struct ModelSub {
     rules: Rules,
     position: u64,
-    /// Overtaken from here, not told yet (windows, `DropOldest`).
+    /// Overtaken from here: not told yet (`DropOldest`), or what was kept is not all taken yet (`Conflate`).
     behind_from: Option<u64>,
     /// Losses not told yet.
     lag: VecDeque<(u64, u64, u64)>,
     /// Kept by conflation: offset to key and value.
     kept: BTreeMap<u64, (u8, u64)>,
     kept_lost: VecDeque<(u64, u64, u64)>,
-    side: bool,
     ready: VecDeque<Held>,
     /// By due time, then order of parking.
     parked: BTreeMap<(u64, u64), Held>,
@@ -255,14 +254,15 @@ impl Model {
                 sub.dropped += lost;
                 return Got::Lagged(from, to, lost);
             }
-            let over = sub.paused && closed && position >= tail && sub.ready.is_empty() && sub.parked.is_empty() && !sub.side;
+            let over =
+                sub.paused && closed && position >= tail && sub.ready.is_empty() && sub.parked.is_empty() && sub.behind_from.is_none();
             if sub.paused && !over {
                 return Got::Empty;
             }
             let has_fresh = position < tail || sub.behind_from.is_some();
             let full = sub.in_flight >= sub.rules.max_in_flight;
             // With parking full, only what was delivered before is delivered again.
-            let turn_of_fresh = sub.fresh_first && !sub.parked_full() && (sub.side || has_fresh);
+            let turn_of_fresh = sub.fresh_first && !sub.parked_full() && has_fresh;
             if !sub.ready.is_empty() && !turn_of_fresh {
                 if full {
                     return Got::InFlightFull;
@@ -276,34 +276,11 @@ impl Model {
                 return Self::hand_over(sub, held, now);
             }
             // A turn that is due to a fresh message stays due only while something stands beside the ring.
-            if !over && (!sub.ready.is_empty() || sub.side || sub.parked_full()) {
+            if !over && (!sub.ready.is_empty() || sub.parked_full()) {
                 sub.fresh_first = false;
             }
             if sub.parked_full() && !over {
                 return Got::Empty;
-            }
-            if sub.side {
-                if full {
-                    return Got::InFlightFull;
-                }
-                if let Some((from, to, lost)) = sub.kept_lost.pop_front() {
-                    while let Some((from, to, lost)) = sub.kept_lost.pop_front() {
-                        add_lag(&mut sub.lag, from, to, lost);
-                    }
-                    sub.dropped += lost;
-                    return Got::Lagged(from, to, lost);
-                }
-                let next = sub.kept.pop_first();
-                sub.side = !sub.kept.is_empty();
-                if let Some((offset, (_, value))) = next {
-                    let held = Held {
-                        offset,
-                        value,
-                        attempts: 1,
-                        failures: 0,
-                    };
-                    return Self::hand_over(sub, held, now);
-                }
             }
             if !has_fresh {
                 return if closed && sub.in_flight == 0 { Got::Closed } else { Got::Empty };
@@ -311,13 +288,29 @@ impl Model {
             if full {
                 return Got::InFlightFull;
             }
-            if window && let Some(from) = sub.behind_from.take() {
-                if let Overflow::Conflate { .. } = sub.rules.overflow {
-                    sub.side = true;
-                    continue;
+            if window && let Some(from) = sub.behind_from {
+                let Overflow::Conflate { .. } = sub.rules.overflow else {
+                    sub.behind_from = None;
+                    sub.dropped += position - from;
+                    return Got::Lagged(from, position, position - from);
+                };
+                // What was kept is older than what is in the ring; losses are told before the first of it.
+                if let Some((from, to, lost)) = sub.kept_lost.pop_front() {
+                    sub.dropped += lost;
+                    return Got::Lagged(from, to, lost);
                 }
-                sub.dropped += position - from;
-                return Got::Lagged(from, position, position - from);
+                let next = sub.kept.pop_first();
+                if sub.kept.is_empty() {
+                    sub.behind_from = None;
+                }
+                let Some((offset, (_, value))) = next else { continue };
+                let held = Held {
+                    offset,
+                    value,
+                    attempts: 1,
+                    failures: 0,
+                };
+                return Self::hand_over(sub, held, now);
             }
             self.advance(s);
             let (value, _) = self.messages[position as usize];
@@ -414,9 +407,7 @@ fn random_rules(random: &mut Random, kind: Kind) -> Rules {
     let overflow = match (kind, random.below(5)) {
         (_, 0 | 1) => Overflow::Block,
         (_, 2) => Overflow::Fail,
-        // The crate's side store was reworked since this model of it was written, and they differ in when a loss is told and which of a
-        // redelivery and a kept message goes first. Until the model is mended, conflation is held by `overflow.rs` and the models of the ring.
-        (Kind::Window, 3) if std::env::var_os("RINGMQ_CONFLATE").is_some() => Overflow::Conflate { keys: 1 + random.below(3) },
+        (Kind::Window, 3) => Overflow::Conflate { keys: 1 + random.below(3) },
         _ => Overflow::DropOldest,
     };
     Rules {
@@ -495,7 +486,6 @@ impl Run {
             lag: VecDeque::new(),
             kept: BTreeMap::new(),
             kept_lost: VecDeque::new(),
-            side: false,
             ready: VecDeque::new(),
             parked: BTreeMap::new(),
             undeliverable: VecDeque::new(),
@@ -626,7 +616,6 @@ impl Run {
         let overtaken = sub.behind_from.take();
         if let Overflow::Conflate { .. } = sub.rules.overflow {
             sub.kept.clear();
-            sub.side = false;
             for (from, to, lost) in std::mem::take(&mut sub.kept_lost) {
                 add_lag(&mut sub.lag, from, to, lost);
             }
