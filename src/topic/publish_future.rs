@@ -28,6 +28,7 @@ const LOOKS: u32 = if cfg!(ringmq_loom) { 2 } else { 32 };
 
 impl Entering {
     /// One poll. The value is taken out of `value` when the message enters, or when it comes back in the error.
+    #[inline(always)]
     pub(crate) fn poll<T: Send + 'static>(
         &mut self,
         core: &TopicCore<T>,
@@ -46,6 +47,18 @@ impl Entering {
                 Err(plain) => *value = Some(plain),
             }
         }
+        self.poll_slowly(core, lane, value, meta, context)
+    }
+
+    #[cold]
+    fn poll_slowly<T: Send + 'static>(
+        &mut self,
+        core: &TopicCore<T>,
+        lane: &mut Lane,
+        value: &mut Option<T>,
+        meta: &mut MetaRef,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Receipt, PublishError<T>>> {
         for _ in 0..LOOKS {
             match core.enter(lane, 1) {
                 Entry::Claimed(claim) => {
@@ -100,6 +113,7 @@ impl Entering {
     }
 
     /// The task goes away: a wake-up meant for it goes to somebody else.
+    #[inline]
     pub(crate) fn cancel<T: Send + 'static>(&mut self, core: &TopicCore<T>) {
         if let Some(key) = self.key.take() {
             core.space().cancel(key);
@@ -160,6 +174,7 @@ impl<'a, T: Send + 'static> PublishFuture<'a, T> {
 impl<T: Send + 'static> Future for PublishFuture<'_, T> {
     type Output = Result<Receipt, PublishError<T>>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self {
             core,
@@ -177,6 +192,7 @@ impl<T: Send + 'static> Future for PublishFuture<'_, T> {
 }
 
 impl<T: Send + 'static> Drop for PublishFuture<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         self.entering.cancel(self.core);
     }

@@ -238,6 +238,7 @@ pub(crate) enum SeatRef<'a, T: Send + 'static> {
 }
 
 impl<T: Send + 'static> SeatRef<'_, T> {
+    #[inline]
     fn with<R>(&mut self, use_it: impl FnOnce(&mut Seat<T>) -> R) -> R {
         match self {
             Self::Shared(seats) => seats.with(use_it),
@@ -245,6 +246,7 @@ impl<T: Send + 'static> SeatRef<'_, T> {
         }
     }
 
+    #[inline]
     fn state(&self) -> &Arc<SubscriptionState<T>> {
         match self {
             Self::Shared(seats) => seats.state(),
@@ -339,6 +341,7 @@ impl Waiting {
     }
 
     /// The task goes away: a wake-up meant for it goes to somebody else.
+    #[inline]
     pub(crate) fn cancel<T>(&mut self, state: &SubscriptionState<T>) {
         if let Some((key, for_credit)) = self.key.take() {
             state.event_of(for_credit).cancel(key);
@@ -404,13 +407,23 @@ impl<'a, T: Send + 'static, M: Mode> Recv<'a, T, M> {
 impl<T: Send + 'static, M: Mode> Future for Recv<'_, T, M> {
     type Output = Result<M::Item<T>, RecvError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { seat, waiting, .. } = self.get_mut();
-        seat.with(|seat| waiting.poll(seat, context, Seat::next::<M>))
+        seat.with(|seat| {
+            // The fast path, for a task that does not wait yet.
+            if waiting.key.is_none()
+                && let Some(item) = seat.pop::<M>()
+            {
+                return Poll::Ready(Ok(item));
+            }
+            waiting.poll(seat, context, Seat::try_next::<M>)
+        })
     }
 }
 
 impl<T: Send + 'static, M: Mode> Drop for Recv<'_, T, M> {
+    #[inline]
     fn drop(&mut self) {
         self.waiting.cancel(self.seat.state());
     }

@@ -117,7 +117,7 @@ impl<T: Send + 'static> Seat<T> {
     }
 
     #[inline(always)]
-    fn pop<M: Mode>(&self) -> Option<M::Item<T>> {
+    pub(crate) fn pop<M: Mode>(&self) -> Option<M::Item<T>> {
         let fast = self.fast()?;
         if M::EXPLICIT && !self.lender.has_credit() {
             return None;
