@@ -469,14 +469,14 @@ impl<T: Send + 'static> TopicCore<T> {
     /// Makes room in a queue whose subscription, if any, drops its oldest messages.
     fn drop_oldest(&self, state: Option<&Arc<SubscriptionState<T>>>) {
         let Ring::Queue(queue) = &self.shared.ring else { return };
-        let Ok((offset, value, _)) = queue.take() else { return };
-        match state {
-            Some(state) => state.lost(offset, offset + 1),
-            None => {
+        let dropped = match state {
+            Some(state) => state.drop_oldest(queue),
+            None => queue.take().ok().map(|(_, value, _)| {
                 self.shared.unrouted.fetch_add(1, Relaxed);
-            }
-        }
-        drop_contained(value);
+                value
+            }),
+        };
+        drop_contained(dropped);
     }
 
     /// For a publisher that has registered: whether there is room after all, or waiting has become pointless.

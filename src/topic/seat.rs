@@ -46,7 +46,7 @@ pub(crate) struct Seat<T> {
     pub(crate) state: Arc<SubscriptionState<T>>,
     /// In a window: the cursor, and this seat's own line.
     way: Option<Way<T>>,
-    /// No filter and no ack timeout: nothing to do between the ring and the receiver.
+    /// No filter, no ack timeout, no order to keep with publishers that drop: nothing to do between the ring and the receiver.
     plain: bool,
     lender: Lender<Arc<SubscriptionState<T>>>,
     /// Whether a fresh message has the right of way over a redelivery.
@@ -78,7 +78,7 @@ impl<T: Send + 'static> Seat<T> {
             (Ring::Window(window, _), Place::Cursor(cursor)) => Some((cursor.clone(), window.line())),
             _ => None,
         };
-        let plain = state.rules.filter.is_none() && state.rules.ack_timeout.is_none();
+        let plain = state.rules.filter.is_none() && state.rules.ack_timeout.is_none() && !state.drops_from_queue();
         Self {
             state: state.clone(),
             way,
@@ -266,6 +266,9 @@ impl<T: Send + 'static> Seat<T> {
         if max == 0 {
             return Ok(0);
         }
+        if self.state.drops_from_queue() {
+            return self.try_one_by_one::<M>(max, out);
+        }
         let before = out.len();
         for _ in 0..LOOKS {
             if self.state.attention.load(Relaxed) != 0 {
@@ -299,6 +302,27 @@ impl<T: Send + 'static> Seat<T> {
             }
         }
         Err(Blocked::Busy)
+    }
+
+    /// A run where each message may be the one before which a loss is to be told.
+    fn try_one_by_one<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
+        let before = out.len();
+        out.push(self.try_next::<M>()?);
+        while out.len() - before < max && self.state.attention.load(Relaxed) == 0 {
+            let credit = if M::EXPLICIT { self.lender.lend() } else { None };
+            if M::EXPLICIT && credit.is_none() {
+                break;
+            }
+            match self.state.take_fresh(None) {
+                Fresh::Got(taken) => out.push(self.hand_over::<M>(taken, credit)),
+                Fresh::Filtered(n) => {
+                    self.state.counters.filtered.fetch_add(n, Relaxed);
+                }
+                _ => break,
+            }
+        }
+        self.taken_one();
+        Ok(out.len() - before)
     }
 
     /// A run of deliveries: as many as there is credit for.

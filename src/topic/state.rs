@@ -13,13 +13,13 @@ use crate::delivery::lease::{LeaseId, Leases};
 use crate::delivery::parked::Parked;
 use crate::delivery::retry::Random;
 use crate::events::Event as Happened;
-use crate::message::MetaRef;
+use crate::message::{Meta, MetaRef};
 use crate::offset::Offset;
-use crate::ring::{Account, CreditPool, Cursor};
+use crate::ring::{Account, CreditPool, Cursor, Nothing, Queue};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering::*, Weak, plain};
 use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
-use crate::topic::rules::Rules;
+use crate::topic::rules::{Overflow, Rules};
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
 use crate::user_code::drop_contained;
 use crate::wait::{Event, Sleepers};
@@ -249,7 +249,7 @@ impl<T> SubscriptionState<T> {
                 Take::Side => Fresh::Side,
                 Take::Nothing(nothing) => Fresh::Nothing(nothing),
             },
-            (Ring::Queue(queue), _, _) => match queue.take() {
+            (Ring::Queue(queue), _, _) => match self.take_in_order(queue) {
                 Ok((offset, value, meta)) if self.passes(&value) => Fresh::Got(Taken { offset, value, meta }),
                 Ok((_, value, _)) => {
                     drop_contained(value);
@@ -259,6 +259,30 @@ impl<T> SubscriptionState<T> {
             },
             _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
         }
+    }
+
+    /// Whether publishers drop the oldest messages of a queue: then whoever takes one does it under the same lock as they.
+    pub(crate) fn drops_from_queue(&self) -> bool {
+        matches!((&self.shared.ring, self.rules.overflow), (Ring::Queue(_), Overflow::DropOldest))
+    }
+
+    /// Takes from the queue, but nothing behind a loss that has not been told: that is told first, when the receiver looks again.
+    #[inline(always)]
+    fn take_in_order(&self, queue: &Queue<T, Arc<Meta>>) -> Result<(u64, T, MetaRef), Nothing> {
+        if !self.drops_from_queue() {
+            return queue.take();
+        }
+        let beside = self.beside.lock();
+        if beside.lag.total() > 0 { Err(Nothing::Busy) } else { queue.take() }
+    }
+
+    /// Drops the oldest message of the queue, for its subscription to be told. The message is returned, to be dropped outside of the lock.
+    pub(crate) fn drop_oldest(&self, queue: &Queue<T, Arc<Meta>>) -> Option<T> {
+        self.change(|beside| {
+            let (offset, value, _) = queue.take().ok()?;
+            beside.lag.add(offset, offset + 1);
+            Some(value)
+        })
     }
 
     /// Whether there is a fresh message, or the cursor was overtaken.
