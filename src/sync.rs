@@ -7,6 +7,9 @@
 pub(crate) use self::imp::*;
 pub(crate) use std::sync::{Arc, Weak};
 
+#[cfg(ringmq_loom)]
+mod weakened;
+
 /// Locks that are the same in models: for parts that no model runs. And a counter that can be a static, which a model's cannot.
 pub(crate) mod plain {
     pub(crate) use parking_lot::{Condvar, Mutex};
@@ -80,9 +83,10 @@ mod imp {
 
 #[cfg(ringmq_loom)]
 mod imp {
+    pub(crate) use super::weakened::{AtomicU64, AtomicUsize};
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::hint::spin_loop;
-    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::thread::yield_now;
 
     /// Threads whose `park` keeps the token that `unpark` leaves. That of the model checker forgets it if the thread is just yielding, and
