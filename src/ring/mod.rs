@@ -55,6 +55,7 @@
 //!   and that of a cursor which left stands beyond every position: no claim succeeds that the scan does not know of.
 //! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window.
 
+mod claim;
 mod credit;
 #[cfg(all(test, ringmq_loom))]
 mod models;
@@ -62,9 +63,10 @@ mod queue;
 mod slots;
 mod window;
 
+pub(crate) use self::claim::Claim;
 pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, Loans, MAX_CREDITS};
-pub(crate) use self::queue::{Queue, QueueClaim};
-pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Window, WindowClaim};
+pub(crate) use self::queue::Queue;
+pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Window};
 
 use self::slots::Slots;
 

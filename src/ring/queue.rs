@@ -5,7 +5,7 @@
 
 use std::collections::TryReserveError;
 
-use super::{CLOSED, Nothing, Refusal, Rivalry, Slots, burst, position};
+use super::{CLOSED, Claim, Nothing, Refusal, Rivalry, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 use crate::user_code::drop_contained;
 
@@ -16,46 +16,6 @@ pub(crate) struct Queue<T, A> {
     /// The next position to take.
     head: CachePadded<AtomicU64>,
     slots: Slots<T, A>,
-}
-
-/// Positions that a publisher owns and must fill.
-#[must_use = "a claimed position that is never filled holds up every reader"]
-pub(crate) struct QueueClaim<'q, T, A> {
-    queue: &'q Queue<T, A>,
-    from: u64,
-    len: u64,
-}
-
-impl<T, A> QueueClaim<'_, T, A> {
-    pub(crate) fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Publishes one value into a claim of one; returns its position.
-    #[inline(always)]
-    pub(crate) fn fill(self, value: T, attachment: Option<A>) -> u64 {
-        debug_assert_eq!(self.len, 1);
-        // SAFETY: I1: this claim owns `from`; its stamp said free when it was claimed (I3).
-        unsafe { self.queue.slots.publish(self.from, value, attachment) };
-        self.from
-    }
-
-    /// Publishes these values, as many as were claimed, into the claim; returns the first position. A `Drain` runs no code of the user.
-    ///
-    /// First to last, so that a reader works on the first while the others are written: the other way round was measured at less than half
-    /// the speed.
-    #[inline(always)]
-    pub(crate) fn fill_run(self, mut values: std::vec::Drain<'_, T>) -> u64 {
-        assert_eq!(values.len() as u64, self.len, "a claim is as large as what it is filled with");
-        let mut p = self.from;
-        self.queue.slots.run(self.from, self.len).for_each(|slot| {
-            let Some(value) = values.next() else { return };
-            // SAFETY: I1: this claim owns `from..from + len`; each stamp said free (I3).
-            unsafe { slot.publish_plain(p, value) };
-            p += 1;
-        });
-        self.from
-    }
 }
 
 impl<T: Send, A: Send> Queue<T, A> {
@@ -179,7 +139,7 @@ impl<T, A> Queue<T, A> {
     /// Claims up to `max` positions that are free in a row, at least one. A caller that is `patient` would rather wait for a burst than get less
     /// than that, or than `max`.
     #[inline]
-    pub(crate) fn claim_run(&self, max: usize, patient: bool) -> Result<QueueClaim<'_, T, A>, Refusal> {
+    pub(crate) fn claim_run(&self, max: usize, patient: bool) -> Result<Claim<'_, T, A>, Refusal> {
         let mut word = self.tail.load(Relaxed);
         let mut rivalry = Rivalry::new();
         loop {
@@ -192,7 +152,8 @@ impl<T, A> Queue<T, A> {
             let least = if patient { most.min(burst(self.capacity())) } else { 1 };
             if len >= least {
                 match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
-                    Ok(_) => return Ok(QueueClaim { queue: self, from: t, len }),
+                    // SAFETY: I1: the CAS made `t..t + len` this thread's; each stamp said free (I3).
+                    Ok(_) => return Ok(unsafe { Claim::new(&self.slots, t, len) }),
                     Err(_) => {
                         rivalry.step_back();
                         word = self.tail.load(Relaxed);

@@ -13,6 +13,7 @@
 //! No cycle of references: a state knows what its topic shares, not the topic.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod conflation;
 mod core;
 mod delivery;

@@ -12,10 +12,9 @@ use crate::delivery::lag::Lagged;
 use crate::message::Meta;
 use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing, Queue, Window};
 use crate::sync::{Arc, Ordering::*};
-use crate::topic::delivery::{Delivery, Mode};
+use crate::topic::delivery::Mode;
 use crate::topic::shared::{Cloner, Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
-use crate::user_code::clear_contained;
 
 /// Why there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,24 +47,24 @@ pub(crate) struct Seat<T> {
     way: Option<Way<T>>,
     /// No filter, no ack timeout, no order to keep with publishers that drop: nothing to do between the ring and the receiver.
     plain: bool,
-    lender: Lender<Arc<SubscriptionState<T>>>,
+    pub(super) lender: Lender<Arc<SubscriptionState<T>>>,
     /// Whether a fresh message has the right of way over a redelivery.
     fresh_first: bool,
     /// Empty between calls; kept so that runs of deliveries do not allocate.
-    values: Vec<T>,
+    pub(super) values: Vec<T>,
 }
 
 /// The ring and what a seat needs to take from it.
-enum Fast<'s, T> {
+pub(super) enum Fast<'s, T> {
     Queue(&'s Queue<T, Arc<Meta>>),
     Window(&'s Window<T, Arc<Meta>>, &'s Cloner<T>, &'s Cursor<T, Arc<Meta>>, &'s Line),
 }
 
 /// How many messages that the filter does not want a receiver skips before it looks at its deadline, or lets other tasks run.
-const LOOKS: u32 = 256;
+pub(super) const LOOKS: u32 = 256;
 
 /// What a look beside the ring found.
-enum Look<I> {
+pub(super) enum Look<I> {
     Item(I),
     Blocked(Blocked),
     /// Nothing that goes before the ring.
@@ -89,13 +88,13 @@ impl<T: Send + 'static> Seat<T> {
         }
     }
 
-    fn line(&self) -> Option<&Line> {
+    pub(super) fn line(&self) -> Option<&Line> {
         self.way.as_ref().map(|(_, line)| &**line)
     }
 
     /// The ring, if its next plain message may be taken from it as it is: nothing stands beside it, and nothing is to be done on the way.
     #[inline(always)]
-    fn fast(&self) -> Option<Fast<'_, T>> {
+    pub(super) fn fast(&self) -> Option<Fast<'_, T>> {
         let state = &*self.state;
         if state.attention.load(Relaxed) != 0 || !self.plain {
             return None;
@@ -156,60 +155,6 @@ impl<T: Send + 'static> Seat<T> {
         self.state.change(|beside| beside.ready.push_back(Held::fresh(taken)));
     }
 
-    /// The fast path of a run: plain values from the ring. Returns how many.
-    #[inline]
-    pub(crate) fn pop_run(&mut self, max: usize, out: &mut Vec<T>) -> Option<usize> {
-        let taken = match self.fast()? {
-            Fast::Queue(queue) => queue.pop_run(max, out, |_, value| value)?,
-            Fast::Window(window, cloner, cursor, line) => {
-                let mut first = 0;
-                let taken = (cloner.pop_run)(window, &self.state, cursor, line, max, out, &mut first)?;
-                window.tidy(cursor, first + taken as u64 - 1);
-                taken
-            }
-        };
-        self.taken_one();
-        Some(taken)
-    }
-
-    /// The same as deliveries, as many as there is credit for. What credit is left over pays itself back.
-    #[inline]
-    pub(crate) fn pop_deliveries(&mut self, max: usize, out: &mut Vec<Delivery<T>>) -> Option<usize> {
-        if !self.state.has_fresh() {
-            return None;
-        }
-        let mut values = std::mem::take(&mut self.values);
-        let taken = self.pop_on_credit(max, &mut values, out);
-        self.values = values;
-        taken
-    }
-
-    #[inline(always)]
-    fn pop_on_credit(&self, max: usize, values: &mut Vec<T>, out: &mut Vec<Delivery<T>>) -> Option<usize> {
-        let fast = self.fast()?;
-        let mut credits = self.lender.lend_run(max as u64);
-        let most = credits.len();
-        if most == 0 {
-            return None;
-        }
-        let taken = match fast {
-            Fast::Queue(queue) => queue.pop_run(most, out, |offset, value| Delivery::plain(offset, value, &mut credits))?,
-            Fast::Window(window, cloner, cursor, line) => {
-                let mut run = HandOver {
-                    first: 0,
-                    values,
-                    credits,
-                    out,
-                };
-                let taken = (cloner.pop_run)(window, &self.state, cursor, line, most, run.values, &mut run.first)?;
-                window.tidy(cursor, run.first + taken as u64 - 1);
-                taken
-            }
-        };
-        self.taken_one();
-        Some(taken)
-    }
-
     /// The next message, if there is one.
     #[inline]
     pub(crate) fn next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
@@ -252,129 +197,9 @@ impl<T: Send + 'static> Seat<T> {
         Err(Blocked::Busy)
     }
 
-    /// Takes up to `max` messages, at least one, into `out`.
-    #[inline]
-    pub(crate) fn try_run<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
-        match M::pop_run(self, max, out) {
-            Some(taken) => Ok(taken),
-            None => self.try_run_slowly::<M>(max, out),
-        }
-    }
-
-    #[cold]
-    fn try_run_slowly<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
-        if max == 0 {
-            return Ok(0);
-        }
-        if self.state.drops_from_queue() {
-            return self.try_one_by_one::<M>(max, out);
-        }
-        let before = out.len();
-        for _ in 0..LOOKS {
-            if self.state.attention.load(Relaxed) != 0 {
-                match self.look_beside::<M>() {
-                    Look::Item(item) => {
-                        out.push(item);
-                        return Ok(1);
-                    }
-                    Look::Blocked(blocked) => return Err(blocked),
-                    Look::Ring => {}
-                }
-            }
-            if !self.state.has_fresh() {
-                return Err(self.nothing());
-            }
-            let result = if M::EXPLICIT {
-                self.run_on_credit::<M>(max, out)
-            } else {
-                self.run::<M>(max, None, out)
-            };
-            match result {
-                Ok(()) if out.len() > before => return Ok(out.len() - before),
-                Ok(()) => {}
-                Err(Some(Fresh::Side)) => {
-                    if let Some(item) = self.take_kept::<M>()? {
-                        out.push(item);
-                        return Ok(1);
-                    }
-                }
-                Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,
-            }
-        }
-        Err(Blocked::Busy)
-    }
-
-    /// A run where each message may be the one before which a loss is to be told.
-    fn try_one_by_one<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<usize, Blocked> {
-        let before = out.len();
-        out.push(self.try_next::<M>()?);
-        while out.len() - before < max && self.state.attention.load(Relaxed) == 0 {
-            let credit = if M::EXPLICIT { self.lender.lend() } else { None };
-            if M::EXPLICIT && credit.is_none() {
-                break;
-            }
-            match self.state.take_fresh(None) {
-                Fresh::Got(taken) => out.push(self.hand_over::<M>(taken, credit)),
-                Fresh::Filtered(n) => {
-                    self.state.counters.filtered.fetch_add(n, Relaxed);
-                }
-                _ => break,
-            }
-        }
-        self.taken_one();
-        Ok(out.len() - before)
-    }
-
-    /// A run of deliveries: as many as there is credit for.
-    fn run_on_credit<M: Mode>(&mut self, max: usize, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
-        let credits: Vec<_> = self.lender.lend_run(max as u64).collect();
-        if credits.is_empty() {
-            return Err(None);
-        }
-        self.run::<M>(credits.len(), Some(credits), out)
-    }
-
-    fn run<M: Mode>(&mut self, max: usize, mut credits: Option<Vec<Credit<T>>>, out: &mut Vec<M::Item<T>>) -> Result<(), Option<Fresh<T>>> {
-        let state = &*self.state;
-        let before = out.len();
-        let mut push = |taken: Taken<T>| out.push(self.hand_over::<M>(taken, credits.as_mut().and_then(Vec::pop)));
-        let result = match (&state.shared.ring, &state.place, self.line()) {
-            (Ring::Window(window, cloner), Place::Cursor(cursor), Some(line)) => {
-                let result = (cloner.run)(window, state, cursor, line, max, &mut push);
-                window.tidy(cursor, cursor.position().saturating_sub(1));
-                match result {
-                    crate::ring::Take::Got(taken) => Ok(taken),
-                    crate::ring::Take::Behind(range) => Err(Some(Fresh::Behind(range))),
-                    crate::ring::Take::Side => Err(Some(Fresh::Side)),
-                    crate::ring::Take::Nothing(nothing) => Err(Some(Fresh::Nothing(nothing))),
-                }
-            }
-            (Ring::Queue(queue), _, _) => {
-                let mut unwanted = Vec::new();
-                let taken = queue.take_run(max, |offset, value, meta| {
-                    if state.rules.filter.is_none() || state.passes(&value) {
-                        push(Taken { offset, value, meta });
-                    } else {
-                        unwanted.push(value);
-                    }
-                });
-                clear_contained(&mut unwanted);
-                taken.map_err(|nothing| Some(Fresh::Nothing(nothing)))
-            }
-            _ => unreachable!("a window's subscription has a cursor, and its subscribers lines"),
-        };
-        drop(credits);
-        let unwanted = result? - (out.len() - before);
-        if unwanted > 0 {
-            state.counters.filtered.fetch_add(unwanted as u64, Relaxed);
-        }
-        self.taken_one();
-        Ok(())
-    }
-
     /// Makes of a message what the receiver gets.
     #[inline(always)]
-    fn hand_over<M: Mode>(&self, taken: Taken<T>, credit: Option<Credit<T>>) -> M::Item<T> {
+    pub(super) fn hand_over<M: Mode>(&self, taken: Taken<T>, credit: Option<Credit<T>>) -> M::Item<T> {
         if self.plain {
             M::fresh(taken, credit)
         } else {
@@ -384,7 +209,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// After something was taken: publishers may go on, and so may other receivers if there is more.
     #[inline(always)]
-    fn taken_one(&self) {
+    pub(super) fn taken_one(&self) {
         let shared = &self.state.shared;
         if shared.space.has_sleepers() {
             shared.space.notify();
@@ -403,7 +228,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// What to do about something that is not a wanted message: go on looking, or say why not.
     #[cold]
-    fn not_got(&mut self, fresh: Fresh<T>) -> Result<(), Blocked> {
+    pub(super) fn not_got(&mut self, fresh: Fresh<T>) -> Result<(), Blocked> {
         match fresh {
             Fresh::Got(_) | Fresh::Side => Ok(()),
             Fresh::Filtered(n) => {
@@ -424,7 +249,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// The cursor was overtaken and its messages kept: they come before those in the ring. The *behind* bit keeps everybody from the ring until
     /// the last of them is taken, so that nobody sees an older message after a newer one.
-    fn take_kept<M: Mode>(&mut self) -> Result<Option<M::Item<T>>, Blocked> {
+    pub(super) fn take_kept<M: Mode>(&mut self) -> Result<Option<M::Item<T>>, Blocked> {
         let state = self.state.clone();
         let (Some(store), Place::Cursor(cursor)) = (&state.side_store, &state.place) else {
             return Ok(None);
@@ -462,7 +287,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// Why the ring gives nothing.
     #[cold]
-    fn nothing(&mut self) -> Blocked {
+    pub(super) fn nothing(&mut self) -> Blocked {
         let state = &*self.state;
         let changes = state.changes.load(Acquire);
         let nothing_beside = changes.is_multiple_of(2) && state.attention.load(Acquire) == 0;
@@ -487,7 +312,7 @@ impl<T: Send + 'static> Seat<T> {
     }
 
     #[cold]
-    fn look_beside<M: Mode>(&mut self) -> Look<M::Item<T>> {
+    pub(super) fn look_beside<M: Mode>(&mut self) -> Look<M::Item<T>> {
         let state = self.state.clone();
         let mut beside = state.beside.lock();
         if beside.ended {
@@ -559,23 +384,6 @@ impl<T: Send + 'static> Seat<T> {
             Blocked::Settling => state.recheck_beside(true) || state.has_fresh() || state.credit.watch() == 0,
             Blocked::Busy | Blocked::Closed | Blocked::Lagged(_) => true,
         }
-    }
-}
-
-/// Makes deliveries of a run's values and credits, on unwinding too: what was cloned before a clone panicked is not lost.
-struct HandOver<'a, T: Send + 'static> {
-    first: u64,
-    values: &'a mut Vec<T>,
-    credits: Credits<T>,
-    out: &'a mut Vec<Delivery<T>>,
-}
-
-impl<T: Send + 'static> Drop for HandOver<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        let values = self.values.drain(..).zip(self.first..);
-        self.out
-            .extend(values.map(|(value, offset)| Delivery::plain(offset, value, &mut self.credits)));
     }
 }
 

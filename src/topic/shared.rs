@@ -185,43 +185,15 @@ impl<T> Drop for WakeOnUnwind<'_, T> {
 }
 
 /// A publisher's claim on positions of the ring.
-pub(crate) enum Claim<'s, T> {
-    Queue(crate::ring::QueueClaim<'s, T, Arc<Meta>>),
-    Window(crate::ring::WindowClaim<'s, T, Arc<Meta>>),
-}
-
-impl<T> Claim<'_, T> {
-    #[inline(always)]
-    pub(crate) fn fill(self, value: T, meta: Option<Arc<Meta>>) -> u64 {
-        match self {
-            Self::Queue(claim) => claim.fill(value, meta),
-            Self::Window(claim) => claim.fill(value, meta),
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn fill_run(self, values: std::vec::Drain<'_, T>) -> u64 {
-        match self {
-            Self::Queue(claim) => claim.fill_run(values),
-            Self::Window(claim) => claim.fill_run(values),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Queue(claim) => claim.len(),
-            Self::Window(claim) => claim.len(),
-        }
-    }
-}
+pub(crate) type Claim<'s, T> = crate::ring::Claim<'s, T, Arc<Meta>>;
 
 impl<T> Ring<T> {
     /// Claims up to `max` positions in a row, at least one; see the rings.
     #[inline(always)]
     pub(crate) fn claim_run(&self, limit: &mut u64, max: usize, patient: bool) -> Result<Claim<'_, T>, Refusal> {
         match self {
-            Self::Queue(queue) => queue.claim_run(max, patient).map(Claim::Queue),
-            Self::Window(window, _) => window.claim_run(limit, max as u64, patient).map(Claim::Window),
+            Self::Queue(queue) => queue.claim_run(max, patient),
+            Self::Window(window, _) => window.claim_run(limit, max as u64, patient),
         }
     }
 

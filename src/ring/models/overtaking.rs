@@ -122,7 +122,7 @@ fn two_publishers_that_overtake_lose_nothing_in_silence() {
 }
 
 /// Fills a claim of one with the value that its position should have.
-fn fill(window: &Numbers, claim: crate::ring::WindowClaim<'_, u64, u64>) -> u64 {
+fn fill(window: &Numbers, claim: crate::ring::Claim<'_, u64, u64>) -> u64 {
     let p = window.end() - 1;
     claim.fill(p + 10, None);
     p

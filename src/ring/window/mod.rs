@@ -20,7 +20,7 @@ pub(crate) use self::scan::Start;
 
 use self::cursor::{BEHIND, IDLE};
 use self::scan::{Gone, Registry};
-use super::{CLOSED, Nothing, Refusal, Rivalry, Slots, burst, position};
+use super::{CLOSED, Claim, Nothing, Refusal, Rivalry, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 use crate::user_code::drop_contained;
 
@@ -40,44 +40,6 @@ pub(crate) struct Window<T, A> {
     /// A buffer for the next scan.
     spare: Mutex<Gone<T, A>>,
     slots: Slots<T, A>,
-}
-
-/// Positions that a publisher owns and must fill.
-#[must_use = "a claimed position that is never filled holds up every reader"]
-pub(crate) struct WindowClaim<'w, T, A> {
-    window: &'w Window<T, A>,
-    from: u64,
-    len: u64,
-}
-
-impl<T, A> WindowClaim<'_, T, A> {
-    pub(crate) fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Publishes one value into a claim of one; returns its position.
-    #[inline(always)]
-    pub(crate) fn fill(self, value: T, attachment: Option<A>) -> u64 {
-        debug_assert_eq!(self.len, 1);
-        // SAFETY: I1: this claim owns `from`; it was made below `freed + capacity` (I3).
-        unsafe { self.window.slots.publish(self.from, value, attachment) };
-        self.from
-    }
-
-    /// Publishes these values, as many as were claimed, into the claim, first to last; returns the first position. A `Drain` runs no code of
-    /// the user.
-    #[inline(always)]
-    pub(crate) fn fill_run(self, mut values: std::vec::Drain<'_, T>) -> u64 {
-        assert_eq!(values.len() as u64, self.len, "a claim is as large as what it is filled with");
-        let mut p = self.from;
-        self.window.slots.run(self.from, self.len).for_each(|slot| {
-            let Some(value) = values.next() else { return };
-            // SAFETY: I1: this claim owns `from..from + len`, all below `freed + capacity` (I3).
-            unsafe { slot.publish_plain(p, value) };
-            p += 1;
-        });
-        self.from
-    }
 }
 
 /// What a subscriber's attempt to take found.
@@ -246,7 +208,7 @@ impl<T, A> Window<T, A> {
     /// Claims up to `max` positions in a row, at least one. `limit` is the caller's memory of `freed + capacity`, so that the shared variable is
     /// read once a lap. A caller that is `patient` would rather wait for a burst than get less than that, or than `max`.
     #[inline(always)]
-    pub(crate) fn claim_run(&self, limit: &mut u64, max: u64, patient: bool) -> Result<WindowClaim<'_, T, A>, Refusal> {
+    pub(crate) fn claim_run(&self, limit: &mut u64, max: u64, patient: bool) -> Result<Claim<'_, T, A>, Refusal> {
         let least = if patient { max.min(burst(self.capacity())) } else { 1 };
         let mut word = self.tail.load(Relaxed);
         let mut rivalry = Rivalry::new();
@@ -268,13 +230,8 @@ impl<T, A> Window<T, A> {
             }
             let len = max.min(*limit - t);
             match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
-                Ok(_) => {
-                    return Ok(WindowClaim {
-                        window: self,
-                        from: t,
-                        len,
-                    });
-                }
+                // SAFETY: I1: the CAS made `t..t + len` this thread's; all of it is below `freed + capacity` (I3).
+                Ok(_) => return Ok(unsafe { Claim::new(&self.slots, t, len) }),
                 Err(_) => {
                     rivalry.step_back();
                     word = self.tail.load(Relaxed);
