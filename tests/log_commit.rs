@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use ringmq::log::sim::SimDisk;
-use ringmq::log::{Batch, Hook, Item, Level, Location, Log, LogError, LogOptions, OpenReport, Reached, Record, Staged, Tag, Veto};
+use ringmq::log::sim::{Fault, Op, SimDisk};
+use ringmq::log::{
+    Background, Batch, Hook, Item, Level, Location, Log, LogError, LogOptions, OpenReport, Reached, Record, Staged, Survives, Tag, Veto,
+};
 
 fn open(disk: &SimDisk, options: LogOptions) -> (Log, OpenReport) {
     Log::open(Arc::new(disk.clone()), "data", options).expect("the disk is fine")
@@ -484,4 +486,49 @@ fn everybody_gets_an_answer_however_they_wait() {
         let offsets = found.iter().filter(|record| record.0 == topic).map(|record| record.1);
         assert!(offsets.eq(0..400), "topic {topic}");
     }
+}
+
+#[test]
+fn a_log_that_is_to_survive_kills_only_never_syncs_and_keeps_what_it_confirmed() {
+    let disk = SimDisk::new(12);
+    let options = LogOptions::new().segment_bytes(4096, 16384).background(Background::Inline);
+    let options = options.write_back_bytes(2000).survives(Survives::Kill);
+    let (log, _) = open(&disk, options.clone());
+    disk.fail_from(Op::Sync, 1, Fault::Eio);
+    disk.fail_from(Op::SyncDir, 1, Fault::Eio);
+    let body = |n: u64| vec![n as u8; 100];
+    for n in 0..400 {
+        log.append(&[Record::new(1, n, &body(n))], Level::Os).expect("nothing is synced");
+    }
+    let refused = log.append(&[Record::new(1, 400, b"")], Level::Synced);
+    assert!(matches!(refused, Err(LogError::Options { option: "survives", .. })), "{refused:?}");
+    assert!(log.flush(Level::Synced).is_err());
+    assert!(log.stats().rolls > 3 && log.stats().syncs == 0, "{:?}", log.stats());
+    drop(log);
+    disk.kill();
+    disk.heal();
+
+    for seed in 0..50 {
+        let cut = disk.copy();
+        cut.power_cut(seed);
+        let (log, _) = open(&cut, options.clone());
+        let mut reader = log.reader(log.range().0).expect("the first position");
+        let mut before = None;
+        while let Some(item) = reader.next().expect("the disk is fine") {
+            if let Item::Record(found) = item {
+                let n = found.tag.offset;
+                assert!(found.body == body(n) && before < Some(n), "seed {seed}: {n} after {before:?}");
+                before = Some(n);
+            }
+        }
+    }
+
+    let all: Vec<_> = (0..400).map(|n| (1, n, body(n))).collect();
+    let (log, report) = open(&disk, options.clone());
+    assert!(report.damage.is_empty() && report.missing.is_empty(), "{report:?}");
+    assert_eq!(records(&log), all);
+    log.close().expect("nothing is synced");
+    let (log, report) = open(&disk, options);
+    assert!(report.clean, "{report:?}");
+    assert_eq!(records(&log), all);
 }

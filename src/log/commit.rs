@@ -74,7 +74,7 @@ impl Shared {
             Level::Synced => self.sync_tip(),
             Level::Os => Ok(()),
         };
-        if level == Level::Os && written.unsynced >= self.options.write_back {
+        if level == Level::Os && self.syncs() && written.unsynced >= self.options.write_back {
             self.signal.write_back();
         }
         // Taken before the role is handed on, so that nobody who leads later completes sooner.

@@ -132,14 +132,14 @@ pub use self::batch::Batch;
 pub use self::error::LogError;
 pub use self::hook::{Hook, Reached, Staged, Veto};
 pub use self::manage::{Rewrote, SegmentInfo};
-pub use self::options::{Background, LogOptions, OnDamage, Prewrite, Verify, WhenFull};
+pub use self::options::{Background, LogOptions, OnDamage, Prewrite, Survives, Verify, WhenFull};
 pub use self::reader::{Found, Item, Pinned, Reader};
 pub use self::receipt::{Append, Receipt};
 pub use self::record::{Level, Location, Lsn, Placed, Record, Tag};
 pub use self::report::{Cut, Damage, DamageKind, Missing, OpenReport, Reappended};
 
 use self::group::Class;
-use self::queue::{Input, Order, Ticket};
+use self::queue::{Entered, Input, Order, Ticket, Unwatched};
 use self::shared::Shared;
 use self::vfs::Vfs;
 use crate::sync::{Ordering, thread};
@@ -252,6 +252,20 @@ impl Log {
         }
     }
 
+    /// Hands records over as [`submit`](Self::submit) does, for callers who will not ask what became of them; for small
+    /// records that is a good part of the cost. Nobody learns, then, that they were refused for want of space later on.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was handed over.
+    pub fn submit_unwatched(&self, records: &[Record<'_>]) -> Result<(), LogError> {
+        let entered: Result<Unwatched, LogError> = match Input::one(records)? {
+            Some(input) => self.enter(input, Level::Os, Class::Data, None),
+            None => with_scratch(records, |batch| self.enter(Input::Batch(batch), Level::Os, Class::Data, None)),
+        };
+        entered.map(drop)
+    }
+
     /// Hands a batch over, with the owner's part in its commit. The batch is empty afterwards.
     ///
     /// # Errors
@@ -268,7 +282,7 @@ impl Log {
     ///
     /// When nothing was handed over; then the hook is dropped without a call.
     pub fn note(&self, batch: &mut Batch, hook: Option<Box<dyn Hook>>) -> Result<(), LogError> {
-        self.hand_over(Input::Batch(batch), Level::Os, Class::Fact, hook).map(drop)
+        self.enter::<Unwatched>(Input::Batch(batch), Level::Os, Class::Fact, hook).map(drop)
     }
 
     /// Waits until everything handed over before has reached the level.
@@ -384,13 +398,20 @@ impl Log {
             waits: true,
             may_lead: true,
         };
-        let ticket = self.shared.enqueue_blocking(input, order)?;
+        let ticket: Ticket = self.shared.enqueue_blocking(input, order)?;
         let outcome = self.shared.settle(&ticket);
         self.shared.work_inline();
         outcome
     }
 
     fn hand_over(&self, input: Input<'_>, level: Level, class: Class, hook: Option<Box<dyn Hook>>) -> Result<Receipt, LogError> {
+        let ticket: Ticket = self.enter(input, level, class, hook)?;
+        Ok(Receipt::new(Arc::clone(&self.shared), ticket))
+    }
+
+    /// Puts records into the queue, and writes a block if that filled one.
+    #[inline]
+    fn enter<E: Entered>(&self, input: Input<'_>, level: Level, class: Class, hook: Option<Box<dyn Hook>>) -> Result<E, LogError> {
         let order = Order {
             level,
             class,
@@ -398,14 +419,14 @@ impl Log {
             waits: false,
             may_lead: true,
         };
-        let mut ticket: Ticket = self.shared.enqueue_blocking(input, order)?;
-        if std::mem::take(&mut ticket.leads) {
+        let mut entered: E = self.shared.enqueue_blocking(input, order)?;
+        if std::mem::take(entered.leads()) {
             self.shared.lead();
         } else {
             self.shared.signal.start_timer();
         }
         self.shared.work_inline();
-        Ok(Receipt::new(Arc::clone(&self.shared), ticket))
+        Ok(entered)
     }
 
     fn let_go(&mut self) {

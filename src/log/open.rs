@@ -8,7 +8,7 @@ use super::block;
 use super::dir::Dir;
 use super::error::LogError;
 use super::name;
-use super::options::{Access, Background, LogOptions, OnDamage, Prewrite, Verify};
+use super::options::{Access, Background, LogOptions, OnDamage, Prewrite, Survives, Verify};
 use super::recover::{self, Plan};
 use super::repair;
 use super::report::OpenReport;
@@ -50,7 +50,7 @@ fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
         spares.adopt(&dir, number)?;
     }
     let report = plan.report;
-    let can_prewrite = options.prewrite == Prewrite::Auto && !dir.vfs.copies_on_write(&dir.log);
+    let can_prewrite = options.prewrite == Prewrite::Auto && options.survives == Survives::PowerLoss && !dir.vfs.copies_on_write(&dir.log);
     let has_thread = options.background == Background::Thread;
     let shared = Arc::new(Shared::new(Parts {
         log_id: report.log_id,

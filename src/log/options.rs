@@ -30,6 +30,7 @@ pub struct LogOptions {
     pub(crate) when_full: WhenFull,
     pub(crate) background: Background,
     pub(crate) prewrite: Prewrite,
+    pub(crate) survives: Survives,
     pub(crate) verify: Verify,
     pub(crate) seed: Option<u64>,
     pub(crate) access: Access,
@@ -49,6 +50,7 @@ impl LogOptions {
             when_full: WhenFull::Fail,
             background: Background::Thread,
             prewrite: Prewrite::Auto,
+            survives: Survives::PowerLoss,
             verify: Verify::Tail,
             seed: None,
             access: Access::Write,
@@ -113,6 +115,12 @@ impl LogOptions {
     /// Whether segments are filled with zeros before use. The default is [`Prewrite::Auto`].
     pub const fn prewrite(mut self, choice: Prewrite) -> Self {
         self.prewrite = choice;
+        self
+    }
+
+    /// What the log is to survive. The default is [`Survives::PowerLoss`]; a log has one answer for its whole life.
+    pub const fn survives(mut self, choice: Survives) -> Self {
+        self.survives = choice;
         self
     }
 
@@ -192,6 +200,17 @@ pub enum Prewrite {
     Auto,
     /// Never.
     Never,
+}
+
+/// What a log survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// The loss of power, up to the last sync: on demand, behind a stream that asks for none, and before each new segment.
+    PowerLoss,
+    /// The death of the process. Appending never syncs, so it is as fast as the page cache; [`Level::Synced`](super::Level::Synced)
+    /// is refused with [`LogError::Options`](super::LogError::Options). After a loss of power, parts of any segment may be gone,
+    /// which is found as damage. For what is thrown away at the next start.
+    Kill,
 }
 
 /// How much of the log opening looks at.

@@ -95,6 +95,41 @@ pub(crate) struct Ticket {
     pub(crate) leads: bool,
 }
 
+/// What a caller keeps of a batch that entered the queue: a [`Ticket`], or nothing.
+pub(crate) trait Entered {
+    fn new(done: &Arc<Done>, share: Share) -> Self;
+
+    /// The caller has the role of the leader now.
+    fn leads(&mut self) -> &mut bool;
+}
+
+impl Entered for Ticket {
+    fn new(done: &Arc<Done>, share: Share) -> Self {
+        let done = Arc::clone(done);
+        Self { done, share, leads: false }
+    }
+
+    fn leads(&mut self) -> &mut bool {
+        &mut self.leads
+    }
+}
+
+/// Nobody is going to ask what became of the batch. Counting who may ask is a good part of the cost of a small record.
+#[derive(Debug)]
+pub(crate) struct Unwatched {
+    pub(crate) leads: bool,
+}
+
+impl Entered for Unwatched {
+    fn new(_: &Arc<Done>, _: Share) -> Self {
+        Self { leads: false }
+    }
+
+    fn leads(&mut self) -> &mut bool {
+        &mut self.leads
+    }
+}
+
 /// Why a batch was not taken.
 pub(crate) enum Turned {
     /// The queue is full; the order comes back.
@@ -104,12 +139,18 @@ pub(crate) enum Turned {
 
 impl Shared {
     /// Puts a batch into the queue, if there is room.
-    pub(crate) fn enqueue(&self, input: &mut Input<'_>, order: Order, waker: Option<&Waker>) -> Result<Ticket, Turned> {
+    pub(crate) fn enqueue<E: Entered>(&self, input: &mut Input<'_>, order: Order, waker: Option<&Waker>) -> Result<E, Turned> {
         let (records, bytes) = match input {
             Input::One(record, _) => (1, record.body.len()),
             Input::Batch(batch) => (batch.len(), batch.bytes()),
         };
         let weight = weight(records, bytes);
+        if order.level == Level::Synced && !self.syncs() {
+            return Err(Turned::Away(LogError::Options {
+                option: "survives",
+                reason: "a log that is to survive a kill only never syncs",
+            }));
+        }
         let mut gate = self.gate.lock();
         if let Some(error) = &gate.shut {
             return Err(Turned::Away(error.clone()));
@@ -139,7 +180,7 @@ impl Shared {
             group.blocking += 1;
             self.company.fetch_add(1, Ordering::Relaxed);
         }
-        let done = Arc::clone(&group.done);
+        let mut entered = E::new(&group.done, share);
         let is_large = gate.waiting >= self.options.block_bytes;
         // A full block of data that only goes to the operating system is written by whoever filled it.
         let leads = !gate.leading && (order.waits || (order.may_lead && is_large && order.level == Level::Os));
@@ -149,14 +190,15 @@ impl Shared {
         if asks {
             self.signal.lead();
         }
-        Ok(Ticket { done, share, leads })
+        *entered.leads() = leads;
+        Ok(entered)
     }
 
     /// Puts a batch into the queue, waiting for room.
-    pub(crate) fn enqueue_blocking(&self, mut input: Input<'_>, mut order: Order) -> Result<Ticket, LogError> {
+    pub(crate) fn enqueue_blocking<E: Entered>(&self, mut input: Input<'_>, mut order: Order) -> Result<E, LogError> {
         loop {
             match self.enqueue(&mut input, order, None) {
-                Ok(ticket) => return Ok(ticket),
+                Ok(entered) => return Ok(entered),
                 Err(Turned::Away(error)) => return Err(error),
                 Err(Turned::Full(back)) => {
                     order = back;

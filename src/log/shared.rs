@@ -11,8 +11,8 @@ use super::dir::Dir;
 use super::error::LogError;
 use super::group::Class;
 use super::name;
-use super::options::{Background, LogOptions};
-use super::queue::{Gate, Input, Order};
+use super::options::{Background, LogOptions, Survives};
+use super::queue::{Gate, Input, Order, Ticket};
 use super::record::{Level, Location, Lsn, Tag};
 use super::report::{Damage, DamageKind};
 use super::segment::Table;
@@ -136,6 +136,10 @@ impl Shared {
         self.options.background == Background::Inline
     }
 
+    pub(crate) fn syncs(&self) -> bool {
+        self.options.survives == Survives::PowerLoss
+    }
+
     /// Makes everything up to `upto`, which was written through this file or is durable already, survive a power cut.
     ///
     /// One at a time, because a failure is reported to one caller only: whoever syncs next must know of it.
@@ -144,7 +148,7 @@ impl Shared {
         if let Some(error) = self.fenced() {
             return Err(error);
         }
-        if self.durable.load(Ordering::Acquire) >= upto {
+        if !self.syncs() || self.durable.load(Ordering::Acquire) >= upto {
             return Ok(());
         }
         let start = Instant::now();
@@ -229,7 +233,7 @@ impl Shared {
             // Even where writing ahead does not pay, there is something to fall back on when space runs out.
             capacity.min(self.options.first_segment)
         };
-        if self.spares.make(&self.dir, capacity, zeroed, pause).is_err() {
+        if self.spares.make(&self.dir, capacity, zeroed, self.options.survives, pause).is_err() {
             self.spares.give_up();
         }
     }
@@ -310,13 +314,13 @@ impl Shared {
             return Ok(());
         };
         let order = Order {
-            level: Level::Synced,
+            level: if self.syncs() { Level::Synced } else { Level::Os },
             class: Class::Fact,
             hook: None,
             waits: true,
             may_lead: true,
         };
-        let ticket = self.enqueue_blocking(Input::Batch(&mut Batch::new()), order)?;
+        let ticket: Ticket = self.enqueue_blocking(Input::Batch(&mut Batch::new()), order)?;
         self.settle(&ticket)?;
         // Nobody writes behind the closing block.
         self.shut(LogError::Closed);

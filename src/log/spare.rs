@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::dir::{self, Dir};
 use super::error::LogError;
 use super::header::{Fill, MIN_BYTES};
+use super::options::Survives;
 use super::repair::PIECE;
 use super::vfs::{Open, VfsFile};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
@@ -63,10 +64,17 @@ impl Spares {
 
     /// Makes a spare of zeros. `pause` is called after each piece; it may do what is more urgent, and
     /// says whether to go on.
-    pub(crate) fn make(&self, dir: &Dir, capacity: u64, zeroed: u64, mut pause: impl FnMut() -> bool) -> Result<(), LogError> {
+    pub(crate) fn make(
+        &self,
+        dir: &Dir,
+        capacity: u64,
+        zeroed: u64,
+        survives: Survives,
+        mut pause: impl FnMut() -> bool,
+    ) -> Result<(), LogError> {
         let number = self.number();
         let tmp = dir.temporary(number);
-        let made = self.fill(dir, &tmp, zeroed, &mut pause);
+        let made = self.fill(dir, &tmp, zeroed, survives, &mut pause);
         let file = match made {
             Ok(file) => file,
             Err(error) => {
@@ -88,7 +96,14 @@ impl Spares {
         Ok(())
     }
 
-    fn fill(&self, dir: &Dir, tmp: &std::path::Path, zeroed: u64, pause: &mut impl FnMut() -> bool) -> Result<Arc<dyn VfsFile>, LogError> {
+    fn fill(
+        &self,
+        dir: &Dir,
+        tmp: &std::path::Path,
+        zeroed: u64,
+        survives: Survives,
+        pause: &mut impl FnMut() -> bool,
+    ) -> Result<Arc<dyn VfsFile>, LogError> {
         let file = dir.create(tmp)?;
         let zeros = vec![0; PIECE.min(zeroed as usize)];
         let mut done = 0;
@@ -96,7 +111,9 @@ impl Spares {
             let piece = (zeroed - done).min(PIECE as u64) as usize;
             file.write_all_at(&zeros[..piece], done)
                 .map_err(|e| LogError::io("write", tmp, e))?;
-            file.sync_data().map_err(|e| LogError::io("sync", tmp, e))?;
+            if survives == Survives::PowerLoss {
+                file.sync_data().map_err(|e| LogError::io("sync", tmp, e))?;
+            }
             done += piece as u64;
             if !pause() {
                 return Err(LogError::Closed);

@@ -250,7 +250,9 @@ impl Writer {
             }
             None => self.growing(shared, &path, needed)?,
         };
-        if let Err(error) = shared.dir.sync_log() {
+        if shared.syncs()
+            && let Err(error) = shared.dir.sync_log()
+        {
             return Err(shared.fence(&error));
         }
         let header = Header {
