@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmq::log::vfs::{StdVfs, Vfs};
-use ringmq::log::{Batch, Item, Level, Log, LogOptions, Record, Tag};
+use ringmq::log::{Batch, Item, Level, Log, LogOptions, Record, Survives, Tag};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -22,8 +22,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let is_wanted = |rows: &str| args.get(2).is_none_or(|wanted| wanted == rows);
     if is_wanted("submit") {
-        for bytes in [100, 1024, 64 << 10] {
-            bench.submit(bytes)?;
+        for (bytes, survives) in [100, 1024, 64 << 10]
+            .into_iter()
+            .flat_map(|n| [(n, Survives::Kill), (n, Survives::PowerLoss)])
+        {
+            bench.submit(bytes, survives)?;
         }
         bench.submit_batches(1024, 100)?;
     }
@@ -57,8 +60,12 @@ struct Bench {
 
 impl Bench {
     fn open(&self) -> Result<Log, ringmq::log::LogError> {
+        self.open_with(LogOptions::new())
+    }
+
+    fn open_with(&self, options: LogOptions) -> Result<Log, ringmq::log::LogError> {
         remove(&self.dir);
-        Log::open(Arc::clone(&self.vfs), &self.dir, LogOptions::new()).map(|(log, _)| log)
+        Log::open(Arc::clone(&self.vfs), &self.dir, options).map(|(log, _)| log)
     }
 
     fn close(&self, log: Log) -> Outcome {
@@ -68,19 +75,23 @@ impl Bench {
     }
 
     /// One record at a time, not waited for one by one.
-    fn submit(&self, bytes: usize) -> Outcome {
-        let log = self.open()?;
+    fn submit(&self, bytes: usize, survives: Survives) -> Outcome {
+        let log = self.open_with(LogOptions::new().survives(survives))?;
         let body = noise(bytes);
         let start = Instant::now();
         let mut count = 0u64;
         while start.elapsed() < self.time && count * (bytes as u64) < LIMIT {
             for _ in 0..64 {
-                drop(log.submit(&[Record::new(1, count, &body)], Level::Os)?);
+                log.submit_unwatched(&[Record::new(1, count, &body)])?;
                 count += 1;
             }
         }
         log.flush(Level::Os)?;
-        report(&format!("submit, no sync, {bytes} B"), count, bytes, start.elapsed(), &mut []);
+        let name = match survives {
+            Survives::Kill => "never synced",
+            Survives::PowerLoss => "synced behind",
+        };
+        report(&format!("submit, {name}, {bytes} B"), count, bytes, start.elapsed(), &mut []);
         self.close(log)
     }
 

@@ -1,4 +1,4 @@
-//! The logs: ours, five peers, and the floor. Each stores byte strings; who cannot share a handle is locked.
+//! What is measured: a log of byte strings. Here are ours and the floor; the peers are in `others.rs`.
 
 use std::{
     error::Error,
@@ -10,6 +10,8 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use ringmq::log::Survives;
 
 /// What cannot be done is reported and ends the run.
 pub type Done = Result<(), Box<dyn Error>>;
@@ -33,21 +35,35 @@ pub trait Log: Send + Sync + Sized {
     /// Opens a log in an empty directory.
     fn create(dir: &Path) -> Result<Self, Box<dyn Error>>;
 
+    /// Opens a log in an empty directory that need only survive the death of the process, if that can be chosen.
+    fn create_unsynced(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        Self::create(dir)
+    }
+
+    /// Opens the log that is in a directory, whatever state it was left in.
+    fn open(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        Self::create(dir)
+    }
+
     /// Appends these together.
     fn append(&self, bodies: &[&[u8]], level: Level) -> Done;
+
+    /// Brings to the operating system what is still in a buffer of the process.
+    fn hand_over(&self) -> Done {
+        Ok(())
+    }
 
     /// Ends it in order.
     fn close(self) -> Done {
         Ok(())
     }
 
-    /// Reads everything from the start, checked, and returns how many bytes of bodies there were; `None` if it is not that kind of log.
-    fn read(_dir: &Path) -> Result<Option<u64>, Box<dyn Error>> {
-        Ok(None)
-    }
+    /// Reads everything from the start, checked as far as the log does that, and tells what the log itself said to be lost. An error ends
+    /// it; what was shown before is what a user would have.
+    fn read(dir: &Path, each: &mut dyn FnMut(&[u8])) -> Result<Vec<String>, Box<dyn Error>>;
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no append panics")
 }
 
@@ -57,9 +73,9 @@ pub struct Ours {
     next: AtomicU64,
 }
 
-fn open_ours(dir: &Path) -> Result<(ringmq::log::Log, ringmq::log::OpenReport), Box<dyn Error>> {
+fn open_ours(dir: &Path, survives: Survives) -> Result<(ringmq::log::Log, ringmq::log::OpenReport), Box<dyn Error>> {
     let vfs = Arc::new(ringmq::log::vfs::StdVfs::new());
-    Ok(ringmq::log::Log::open(vfs, dir, ringmq::log::LogOptions::new())?)
+    Ok(ringmq::log::Log::open(vfs, dir, ringmq::log::LogOptions::new().survives(survives))?)
 }
 
 impl Log for Ours {
@@ -67,7 +83,15 @@ impl Log for Ours {
     const SYNCS: bool = true;
 
     fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let (log, _) = open_ours(dir)?;
+        let (log, _) = open_ours(dir, Survives::PowerLoss)?;
+        Ok(Ours {
+            log,
+            next: AtomicU64::new(0),
+        })
+    }
+
+    fn create_unsynced(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        let (log, _) = open_ours(dir, Survives::Kill)?;
         Ok(Ours {
             log,
             next: AtomicU64::new(0),
@@ -90,7 +114,7 @@ impl Log for Ours {
             }
         };
         match level {
-            Level::Accepted => drop(self.log.submit(records, ringmq::log::Level::Os)?),
+            Level::Accepted => self.log.submit_unwatched(records)?,
             Level::Synced => drop(self.log.append(records, ringmq::log::Level::Synced)?),
         }
         Ok(())
@@ -100,16 +124,30 @@ impl Log for Ours {
         Ok(self.log.close()?)
     }
 
-    fn read(dir: &Path) -> Result<Option<u64>, Box<dyn Error>> {
-        let (log, report) = open_ours(dir)?;
+    fn hand_over(&self) -> Done {
+        Ok(self.log.flush(ringmq::log::Level::Os)?)
+    }
+
+    fn read(dir: &Path, each: &mut dyn FnMut(&[u8])) -> Result<Vec<String>, Box<dyn Error>> {
+        let (log, report) = open_ours(dir, Survives::PowerLoss)?;
+        let mut said: Vec<String> = report.damage.iter().map(describe).collect();
+        said.extend(report.cut.map(|cut| format!("cut at {}", cut.lsn)));
         let mut reader = log.reader(report.first)?;
-        let mut bytes = 0;
         while let Some(item) = reader.next()? {
-            if let ringmq::log::Item::Record(found) = item {
-                bytes += found.body.len() as u64;
+            match item {
+                ringmq::log::Item::Record(found) => each(found.body),
+                ringmq::log::Item::Damage(damage) => said.push(describe(&damage)),
+                _ => {}
             }
         }
-        Ok(Some(bytes))
+        Ok(said)
+    }
+}
+
+fn describe(damage: &ringmq::log::Damage) -> String {
+    match damage.kind {
+        ringmq::log::DamageKind::Record { offset, .. } => format!("record {offset}"),
+        _ => format!("{} to {}", damage.from, damage.to),
     }
 }
 
@@ -166,179 +204,15 @@ impl Log for Floor {
         }
         Ok(())
     }
-}
 
-/// `fjall`: a key-value store whose journal is persisted on demand.
-pub struct Fjall {
-    database: fjall::Database,
-    keyspace: fjall::Keyspace,
-    next: AtomicU64,
-}
-
-impl Log for Fjall {
-    const NAME: &'static str = "fjall";
-    const SYNCS: bool = true;
-
-    fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let database = fjall::Database::builder(dir).open()?;
-        let keyspace = database.keyspace("log", fjall::KeyspaceCreateOptions::default)?;
-        Ok(Fjall {
-            database,
-            keyspace,
-            next: AtomicU64::new(0),
-        })
-    }
-
-    fn append(&self, bodies: &[&[u8]], level: Level) -> Done {
-        let first = self.next.fetch_add(bodies.len() as u64, Ordering::Relaxed);
-        let mut batch = self.database.batch();
-        for (key, body) in (first..).zip(bodies) {
-            batch.insert(&self.keyspace, key.to_be_bytes(), *body);
-        }
-        batch.commit()?;
-        if level == Level::Synced {
-            self.database.persist(fjall::PersistMode::SyncData)?;
-        }
-        Ok(())
-    }
-}
-
-/// `okaywal`: every commit is synced, in groups.
-pub struct Okaywal(okaywal::WriteAheadLog);
-
-#[derive(Debug)]
-struct Forget;
-
-impl okaywal::LogManager for Forget {
-    fn recover(&mut self, _entry: &mut okaywal::Entry<'_>) -> std::io::Result<()> {
+    fn hand_over(&self) -> Done {
+        let FloorFile { file, buffer } = &mut *lock(&self.inner);
+        file.write_all(buffer)?;
+        buffer.clear();
         Ok(())
     }
 
-    fn checkpoint_to(
-        &mut self,
-        _last: okaywal::EntryId,
-        _entries: &mut okaywal::SegmentReader,
-        _wal: &okaywal::WriteAheadLog,
-    ) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log for Okaywal {
-    const NAME: &'static str = "okaywal";
-    const SYNCS: bool = true;
-
-    fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        Ok(Okaywal(okaywal::WriteAheadLog::recover(dir, Forget)?))
-    }
-
-    fn append(&self, bodies: &[&[u8]], _level: Level) -> Done {
-        let mut entry = self.0.begin_entry()?;
-        for body in bodies {
-            entry.write_chunk(body)?;
-        }
-        entry.commit()?;
-        Ok(())
-    }
-
-    fn close(self) -> Done {
-        Ok(self.0.shutdown()?)
-    }
-}
-
-/// `queue-file`: one file, synced on demand.
-pub struct QueueFile(Mutex<queue_file::QueueFile>);
-
-impl Log for QueueFile {
-    const NAME: &'static str = "queue-file";
-    const SYNCS: bool = true;
-
-    fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let mut file = queue_file::QueueFile::open(dir.join("queue"))?;
-        file.set_sync_writes(false);
-        Ok(QueueFile(Mutex::new(file)))
-    }
-
-    fn append(&self, bodies: &[&[u8]], level: Level) -> Done {
-        let mut file = lock(&self.0);
-        file.add_n(bodies.iter().copied())?;
-        if level == Level::Synced {
-            file.sync_all()?;
-        }
-        Ok(())
-    }
-}
-
-/// `yaque`: never syncs.
-pub struct Yaque(Mutex<yaque::Sender>);
-
-impl Log for Yaque {
-    const NAME: &'static str = "yaque";
-    const SYNCS: bool = false;
-
-    fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        Ok(Yaque(Mutex::new(yaque::Sender::open(dir.join("queue"))?)))
-    }
-
-    fn append(&self, bodies: &[&[u8]], _level: Level) -> Done {
-        let mut sender = lock(&self.0);
-        match bodies {
-            [body] => sender.try_send(body).map_err(|error| format!("{error:?}"))?,
-            _ => sender.try_send_batch(bodies.iter()).map_err(|_| "the batch was refused")?,
-        }
-        Ok(())
-    }
-}
-
-/// `commitlog`: its flush never reaches the device.
-pub struct Commitlog(Mutex<commitlog::CommitLog>);
-
-fn commitlog_options(dir: &Path) -> commitlog::LogOptions {
-    let mut options = commitlog::LogOptions::new(dir);
-    options
-        .segment_max_bytes(64 << 20)
-        .index_max_items(10_000_000)
-        .message_max_bytes(1 << 20);
-    options
-}
-
-impl Log for Commitlog {
-    const NAME: &'static str = "commitlog";
-    const SYNCS: bool = false;
-
-    fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        Ok(Commitlog(Mutex::new(commitlog::CommitLog::new(commitlog_options(dir))?)))
-    }
-
-    fn append(&self, bodies: &[&[u8]], _level: Level) -> Done {
-        let mut log = lock(&self.0);
-        if let [body] = bodies {
-            log.append_msg(body)?;
-        } else {
-            let mut messages: commitlog::message::MessageBuf = bodies.iter().copied().collect();
-            log.append(&mut messages)?;
-        }
-        Ok(())
-    }
-
-    fn close(self) -> Done {
-        Ok(lock(&self.0).flush()?)
-    }
-
-    fn read(dir: &Path) -> Result<Option<u64>, Box<dyn Error>> {
-        use commitlog::message::MessageSet as _;
-        let log = commitlog::CommitLog::new(commitlog_options(dir))?;
-        let (mut offset, mut bytes) = (0, 0);
-        while log.last_offset().is_some_and(|last| offset <= last) {
-            let messages = log.read(offset, commitlog::ReadLimit::max_bytes(1 << 20))?;
-            for message in messages.iter() {
-                if !message.verify_hash() {
-                    return Err("a message fails its check".into());
-                }
-                bytes += message.payload().len() as u64;
-                offset = message.offset() + 1;
-            }
-        }
-        Ok(Some(bytes))
+    fn read(_dir: &Path, _each: &mut dyn FnMut(&[u8])) -> Result<Vec<String>, Box<dyn Error>> {
+        Err("the floor does not read".into())
     }
 }
