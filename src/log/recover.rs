@@ -99,6 +99,9 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
     plan.identify(&meta_path, meta.as_deref(), &files)?;
     if plan.log_id.is_some() {
         plan.link(dir, files)?;
+        // A segment whose header is lost is taken at its name's word, however far that reaches. What comes next comes behind it.
+        let behind = plan.links.last().map_or(0, |last| last.header.last + 1);
+        plan.next_number = plan.next_number.max(behind);
         plan.find_end(dir)?;
     }
     plan.summarise();
