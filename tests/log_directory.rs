@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringmq::log::sim::SimDisk;
-use ringmq::log::{Background, Level, Log, LogError, LogOptions, OpenReport, Record, Verify};
+use ringmq::log::{Background, DamageKind, Level, Log, LogError, LogOptions, OpenReport, Record, Verify};
 
 use log_support::oracle::Rec;
 use log_support::session::{DIR, read_salvaging};
@@ -379,4 +379,64 @@ fn a_block_of_another_place_segment_epoch_or_chain_is_no_block_of_this_log() {
             assert!(report.cut.is_some(), "a block with another {field}: {report:?}");
         }
     }
+}
+
+#[test]
+fn the_quarantine_has_a_limit_and_names_what_makes_room() {
+    let disk = made(4);
+    let aside = |n: u64| PathBuf::from(DIR).join(format!("quarantine/{n:016x}-{n:016x}.0.log.1024.bytes"));
+    let mine = PathBuf::from(DIR).join("quarantine/mine");
+    for n in 1..=300 {
+        disk.put(aside(n), &[1; 10]);
+    }
+    disk.put(&mine, b"not of the log");
+    let large = PathBuf::from(DIR).join("quarantine/0000000000000001-0000000000000001.0.log");
+    disk.put(&large, b"moved whole");
+    // A file that the log did not finish making: it has to be kept aside.
+    let stray = PathBuf::from(DIR).join("log/0000000000000500-0000000000000500.0.log");
+    disk.put(&stray, &[5; 5000]);
+
+    let (found, report, _) = open(&disk).unwrap();
+    assert_eq!(found, all(), "{report:?}");
+    assert_eq!(report.quarantined.len(), 1, "{report:?}");
+    let there: Vec<_> = disk
+        .files()
+        .into_iter()
+        .filter(|f| f.starts_with(PathBuf::from(DIR).join("quarantine")))
+        .collect();
+    assert_eq!(there.len(), 256 + 1, "the limit, and what is not of the log");
+    assert!(there.contains(&mine) && there.contains(&report.quarantined[0]) && there.contains(&aside(300)));
+    assert_eq!(report.discarded.len(), 301 - 255, "{report:?}");
+    assert!(report.discarded.contains(&large) && report.discarded.contains(&aside(1)));
+}
+
+/// A name that reached far beyond all others, on a segment whose header was lost, made that segment the last one for ever: what was
+/// appended after the next opening went to a segment with a smaller number, and the opening after that put it aside. Found by the target
+/// `log_directory`. The number of a new segment is now behind that of the last one, whatever its name says.
+#[test]
+fn what_is_appended_behind_a_name_that_reaches_far_stays() {
+    let disk = SimDisk::new(5);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(5)).unwrap();
+    for offset in 0..COUNT {
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced).unwrap();
+    }
+    drop(log);
+    disk.kill();
+    let last = segments(&disk).pop().unwrap();
+    let mut bytes = disk.read(&last).unwrap();
+    bytes[..1024].fill(0);
+    bytes[1024 + 200] ^= 1; // damaged, it is not written again as a whole
+    let first = last.file_name().unwrap().to_str().unwrap()[..16].to_owned();
+    disk.remove(&last);
+    disk.put(last.with_file_name(format!("{first}-00000f0000000001.0.log")), &bytes);
+
+    let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options()).unwrap();
+    assert!(report.damage.iter().any(|damage| damage.kind == DamageKind::Header), "{report:?}");
+    let before = read_salvaging(&log).unwrap().0.len();
+    log.append(&[Record::new(2, 0, b"behind it")], Level::Synced).unwrap();
+    drop(log);
+    disk.power_cut(1);
+    let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options()).unwrap();
+    let after = read_salvaging(&log).unwrap().0;
+    assert!(after.len() == before + 1 && after.iter().any(|r| r.topic == 2), "{report:?}");
 }

@@ -15,7 +15,7 @@
 //!   log/<first>-<last>.<gen>.log  segments; numbers in 16 hexadecimal digits                       (name.rs)
 //!   log/<n>.spare                 space for a segment to come: zeros, or blocks of an older number
 //!   log/<n>.tmp                   on its way to become one of the others; removed by the next opening
-//!   quarantine/                   bytes that were cut off, kept aside; never read by the log
+//!   quarantine/                   bytes that were cut off, kept aside; never read by the log         (aside.rs)
 //!
 //! segment     0   120   header: identity, numbers, epoch, base, predecessor, chain                (header.rs)
 //!           512   120   the same again
@@ -92,6 +92,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
+mod aside;
 mod batch;
 mod block;
 mod commit;

@@ -20,6 +20,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::aside;
 use super::crc;
 use super::dir::Dir;
 use super::error::LogError;
@@ -72,7 +73,7 @@ pub(crate) fn repair(dir: &Dir, plan: &mut Plan, options: &LogOptions, salt: u64
     plan.report.created = plan.log_id.is_none();
     plan.report.log_id = log_id;
     plan.report.epoch = epoch;
-    keep_aside(dir, plan);
+    aside::keep(dir, plan);
     let start = Start::choose(plan, options);
     let fresh = make_segment(dir, plan, options, &start, log_id, epoch)?;
     if start.replaces {
@@ -155,53 +156,6 @@ fn write_meta(dir: &Dir, log_id: u128) -> Result<(), LogError> {
     file.sync_data().map_err(|e| LogError::io("sync", &tmp, e))?;
     dir.rename(&tmp, &dir.root.join(name::META))?;
     dir.sync(&dir.root)
-}
-
-/// Copies what will be cut or removed without being understood. What cannot be copied is left where it is.
-fn keep_aside(dir: &Dir, plan: &mut Plan) {
-    let mut wanted: Vec<(PathBuf, u64, u64)> = Vec::new();
-    if let (Some(tail), Some(last)) = (plan.tail, plan.links.last())
-        && tail.behind > 0
-    {
-        wanted.push((last.path.clone(), tail.after, tail.behind));
-    }
-    wanted.extend(plan.rest.iter().filter_map(|(path, fate)| match fate {
-        Fate::KeepAside(len) => Some((path.clone(), 0, *len)),
-        Fate::Remove | Fate::Move => None,
-    }));
-    for (path, from, len) in wanted {
-        let report = &mut plan.report;
-        match copy_aside(dir, &path, from, len) {
-            Ok(copy) => OpenReport::push(&mut report.quarantined, &mut report.omitted, copy),
-            Err(_) => OpenReport::push(&mut report.kept, &mut report.omitted, path),
-        }
-    }
-    let kept = &plan.report.kept;
-    plan.rest.retain(|(path, _)| !kept.contains(path));
-}
-
-fn copy_aside(dir: &Dir, path: &Path, from: u64, len: u64) -> Result<PathBuf, LogError> {
-    dir.make_quarantine()?;
-    let stem = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    // Recovery that is interrupted again and again makes the same copy, not another one.
-    let copy = dir.quarantine.join(format!("{stem}.{from}.bytes"));
-    let source = dir.open(path, Open::Read)?;
-    let target = dir.create(&copy)?;
-    let mut window = Window::new();
-    let mut done = 0;
-    while done < len {
-        let read = window
-            .fetch(&*source, from + done, 1, from + len)
-            .map_err(|e| LogError::io("read", path, e))?;
-        if read.is_empty() {
-            break;
-        }
-        target.write_all_at(read, done).map_err(|e| LogError::io("write", &copy, e))?;
-        done += read.len() as u64;
-    }
-    target.sync_data().map_err(|e| LogError::io("sync", &copy, e))?;
-    dir.sync(&dir.quarantine)?;
-    Ok(copy)
 }
 
 /// The new segment while it is being made.
@@ -421,22 +375,13 @@ impl Output<'_> {
     }
 }
 
-fn move_aside(dir: &Dir, path: &Path) -> Result<PathBuf, LogError> {
-    dir.make_quarantine()?;
-    let name = path.file_name().unwrap_or_default();
-    let target = dir.quarantine.join(name);
-    dir.rename(path, &target)?;
-    dir.sync(&dir.quarantine)?;
-    Ok(target)
-}
-
 /// Removes files that are dead, and spares that are more than enough.
 fn remove_dead(dir: &Dir, plan: &mut Plan, options: &LogOptions) -> Result<(), LogError> {
     let mut is_changed = false;
     for (path, fate) in plan.rest.drain(..) {
         match fate {
             Fate::Move => {
-                let moved = move_aside(dir, &path)?;
+                let moved = aside::take(dir, &path, &mut plan.report)?;
                 OpenReport::push(&mut plan.report.quarantined, &mut plan.report.omitted, moved);
             }
             Fate::Remove | Fate::KeepAside(_) => dir.unlink(&path)?,

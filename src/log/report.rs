@@ -36,6 +36,8 @@ pub struct OpenReport {
     pub missing: Vec<Missing>,
     /// Files that were kept aside, at their new place.
     pub quarantined: Vec<PathBuf>,
+    /// Files that earlier openings had kept aside, removed because the quarantine holds 256 files and 256 MiB at most.
+    pub discarded: Vec<PathBuf>,
     /// What could not be kept aside, and so was left where it is.
     pub kept: Vec<PathBuf>,
     /// Files in the directories of the log that it did not make. They are left alone.

@@ -55,6 +55,10 @@ impl Source<'_> {
 
     /// The same, for a block that begins before `until`.
     pub(crate) fn resync_within(&self, window: &mut Window, from: u64, until: u64) -> io::Result<Option<(u64, Head)>> {
+        self.search(window, from, until, &mut Allowance::new())
+    }
+
+    fn search(&self, window: &mut Window, from: u64, until: u64, allowance: &mut Allowance) -> io::Result<Option<(u64, Head)>> {
         let mut position = from;
         while position < until {
             let bytes = window.fetch(self.file, position, HEAD, self.limit)?;
@@ -69,7 +73,11 @@ impl Source<'_> {
                 }
                 Some(skip) => {
                     position += skip as u64;
-                    if let Some(head) = self.block(window, position)? {
+                    let claimed = Head::parse(window.fetch(self.file, position, HEAD, self.limit)?);
+                    let claimed = claimed.filter(|head| self.belongs(head, position));
+                    if claimed.is_some_and(|head| allowance.spend(head.front() as u64, position - from))
+                        && let Some(head) = self.block(window, position)?
+                    {
                         return Ok(Some((position, head)));
                     }
                     position += self.header.align;
@@ -109,6 +117,32 @@ impl Source<'_> {
             && head.epoch == self.header.epoch
             && head.lsn == self.header.lsn_of(position)
             && head.durable <= head.lsn
+    }
+}
+
+/// How many bytes a search may check for being the front of a block and find to be none.
+///
+/// A damaged place holds a few such fronts. But bytes that were laid out for it could say at every step that a long directory follows, and
+/// looking through a segment would take the square of its length. What is over the allowance is passed over like damage.
+#[derive(Debug)]
+struct Allowance {
+    spent: u64,
+}
+
+impl Allowance {
+    /// The longest front there is, a few times.
+    const START: u64 = 64 << 20;
+    const PER_BYTE: u64 = 16;
+
+    fn new() -> Self {
+        Self { spent: 0 }
+    }
+
+    /// Tells whether a front of that length may be checked, so far behind the start of the search.
+    fn spend(&mut self, front: u64, searched: u64) -> bool {
+        let may = self.spent + front <= Self::START + searched * Self::PER_BYTE;
+        self.spent += if may { front } else { 0 };
+        may
     }
 }
 
@@ -155,7 +189,9 @@ fn find_magic(bytes: &[u8], align: usize) -> Option<usize> {
 /// Finds the first block of a segment whose header is lost, so that neither its place in the log nor its epoch is known.
 pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix: u32, limit: u64) -> io::Result<Option<(u64, Head)>> {
     let mut window = Window::new();
-    let mut position = u64::from(Header::bytes_for(align));
+    let start = u64::from(Header::bytes_for(align));
+    let mut position = start;
+    let mut allowance = Allowance::new();
     while position < limit {
         let bytes = window.fetch(file, position, HEAD, limit)?;
         if bytes.len() < HEAD {
@@ -168,7 +204,8 @@ pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix:
         };
         position += skip as u64;
         let bytes = window.fetch(file, position, HEAD, limit)?;
-        if let Some(head) = Head::parse(bytes).filter(|head| head.segment == segment) {
+        let claimed = Head::parse(bytes).filter(|head| head.segment == segment);
+        if let Some(head) = claimed.filter(|head| allowance.spend(head.front() as u64, position - start)) {
             let front = window.fetch(file, position, head.front(), limit)?;
             if front.get(..head.front()).is_some_and(|front| head.check(front, log_mix).is_some()) {
                 return Ok(Some((position, head)));
@@ -177,4 +214,69 @@ pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix:
         position += align;
     }
     Ok(None)
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::log::block::{Kind, MAX_BLOCK};
+    use crate::log::sim::SimDisk;
+    use crate::log::vfs::{Open, Vfs};
+
+    /// Goal: bytes laid out to make a search slow do not. Method: heads that belong to their places, one behind the other, each of which claims
+    /// a directory of half a mebibyte that fails its check; what was checked is counted.
+    #[test]
+    fn a_search_checks_a_fixed_share_of_what_it_passes() {
+        let header = Header {
+            log_id: 1,
+            first: 3,
+            last: 3,
+            generation: 0,
+            epoch: 5,
+            base: 800,
+            predecessor: 2,
+            chain: 7,
+            header_bytes: Header::bytes_for(8),
+            align: 8,
+            fill: Fill::Zeros,
+            rewritten: None,
+        };
+        let start = header.header_bytes as usize;
+        let mut bytes = vec![0; 2 << 20];
+        for at in (start..bytes.len() - HEAD).step_by(HEAD) {
+            let mut head = Head {
+                kind: Kind::Records,
+                segment: header.first,
+                lsn: header.lsn_of(at as u64),
+                epoch: header.epoch,
+                durable: 0,
+                time: 0,
+                records: 0,
+                runs: 0,
+                body_bytes: 0,
+                chain: 0,
+                crc: 0,
+            };
+            head.encode(&[], 0, &mut bytes[at..at + HEAD]);
+            head.records = 64 << 10;
+            assert!(head.len() < MAX_BLOCK);
+            bytes[at + 56..at + 60].copy_from_slice(&head.records.to_le_bytes());
+        }
+        let disk = SimDisk::new(1);
+        disk.put("segment", &bytes);
+        let file = disk.open("segment".as_ref(), Open::Read).expect("it was put there");
+        let source = Source {
+            file: &*file,
+            header: &header,
+            log_mix: 9,
+            limit: bytes.len() as u64,
+        };
+        let mut allowance = Allowance::new();
+        let found = source.search(&mut Window::new(), start as u64, source.limit, &mut allowance);
+        assert!(found.expect("no disk to fail").is_none());
+        let fronts = bytes.len() / HEAD * (512 << 10);
+        let most = Allowance::START + Allowance::PER_BYTE * source.limit;
+        assert!(allowance.spent > Allowance::START / 2 && allowance.spent <= most, "{allowance:?}");
+        assert!(fronts as u64 > 10 * most, "else nothing is shown");
+    }
 }
