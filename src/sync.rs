@@ -59,6 +59,47 @@ mod imp {
         }
     }
 
+    /// A lock and a condition for a crowd: all who wait are woken by one call of the system. Those of `parking_lot` hand on the lock from
+    /// one to the next, which is one call and one switch each.
+    #[cfg(feature = "disk")]
+    pub(crate) mod crowd {
+        use std::sync::{MutexGuard, PoisonError};
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+        impl<T> Mutex<T> {
+            pub(crate) const fn new(value: T) -> Self {
+                Self(std::sync::Mutex::new(value))
+            }
+
+            pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Condvar(std::sync::Condvar);
+
+        impl Condvar {
+            pub(crate) const fn new() -> Self {
+                Self(std::sync::Condvar::new())
+            }
+
+            pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+                self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+            }
+
+            pub(crate) fn notify_one(&self) {
+                self.0.notify_one();
+            }
+
+            pub(crate) fn notify_all(&self) {
+                self.0.notify_all();
+            }
+        }
+    }
+
     /// A cell that is reached through closures, the shape that the model checker needs to see each access.
     #[derive(Debug)]
     #[repr(transparent)]

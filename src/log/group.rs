@@ -9,7 +9,8 @@ use super::block;
 use super::error::LogError;
 use super::hook::Hook;
 use super::record::{Level, Lsn, Placed};
-use crate::sync::{Arc, AtomicBool, Condvar, Mutex};
+use crate::sync::crowd::{Condvar, Mutex};
+use crate::sync::{Arc, AtomicBool};
 
 /// What may use the last of the space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
