@@ -102,7 +102,7 @@ fn play<L: Log>(verb: &str, dir: &Path, amount: u64) -> Done {
 
 fn fill<L: Log>(dir: &Path, mib: u64) -> Done {
     const BATCH: usize = 512;
-    let log = L::create(dir)?;
+    let log = L::create_keeping(dir)?;
     let noise = noise(1024);
     let bodies: Vec<&[u8]> = vec![&noise; BATCH];
     for _ in 0..mib * 1024 / BATCH as u64 {
@@ -115,7 +115,7 @@ fn fill<L: Log>(dir: &Path, mib: u64) -> Done {
 
 fn number<L: Log>(dir: &Path, count: u64) -> Done {
     let level = if L::SYNCS { Level::Synced } else { Level::Accepted };
-    let log = L::create(dir)?;
+    let log = L::create_keeping(dir)?;
     let mut accepted = 0;
     let mut error = String::new();
     while accepted < count && error.is_empty() {

@@ -40,6 +40,11 @@ pub trait Log: Send + Sync + Sized {
         Self::create(dir)
     }
 
+    /// Opens a log in an empty directory that keeps what it is given, if it would not by itself.
+    fn create_keeping(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        Self::create(dir)
+    }
+
     /// Opens the log that is in a directory, whatever state it was left in.
     fn open(dir: &Path) -> Result<Self, Box<dyn Error>> {
         Self::create(dir)
