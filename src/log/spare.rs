@@ -7,7 +7,6 @@ use super::dir::{self, Dir};
 use super::error::LogError;
 use super::header::{Fill, MIN_BYTES};
 use super::options::Survives;
-use super::repair::PIECE;
 use super::vfs::{Open, VfsFile};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
@@ -175,3 +174,6 @@ impl Spares {
         !self.is_ready() && self.starved.load(Ordering::Acquire)
     }
 }
+
+/// How much of a spare is written and synced at once: a commit that comes meanwhile waits behind that much.
+const PIECE: usize = 128 << 10;
