@@ -89,7 +89,8 @@ impl Writer {
         Ok(Some(block))
     }
 
-    /// Writes the block that ends the log. It goes into the segment that is open, or nowhere.
+    /// Writes the block that ends the log. It goes into the segment that is open, or nowhere: it says that all before it
+    /// was promised, and in a segment begun for its sake the header would not be.
     pub(crate) fn write_closing(&mut self, shared: &Shared) -> Result<(), LogError> {
         let mut group = Group::new();
         group.batch.make_room();
@@ -177,7 +178,7 @@ impl Writer {
                     // and if this fails too there was none.
                     self.ended = true;
                     drop(self.file.write_all_at(&[0; block::HEAD], self.position));
-                    if attempt > 0 {
+                    if attempt > 0 || kind == Kind::Closing {
                         return Err(LogError::Full);
                     }
                 }
