@@ -5,7 +5,8 @@
 //! what is found. The opened log is used and crashed again, inside its recovery up to three deep, and over three
 //! generations of sessions.
 //!
-//! `CRASH_STATES=n` sets how many states are opened at least (50,000 without it), `CRASH_SEED=n` runs one script alone.
+//! `CRASH_STATES=n` sets how many states are opened at least (50,000 without it), `CRASH_FIRST=n` begins with another
+//! script than the first, `CRASH_SEED=n` runs one script alone.
 #![cfg(all(feature = "disk", feature = "testing"))]
 
 mod log_support;
@@ -28,18 +29,19 @@ fn no_crash_loses_invents_reorders_or_bricks() {
         return;
     }
     let wanted = number("CRASH_STATES").unwrap_or(50_000);
+    let first = number("CRASH_FIRST").unwrap_or(0);
     let begun = Instant::now();
-    let (next, states) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (next, states) = (AtomicU64::new(first), AtomicU64::new(0));
     let threads = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while states.load(Ordering::Relaxed) < wanted || next.load(Ordering::Relaxed) < SCRIPTS {
+                while states.load(Ordering::Relaxed) < wanted || next.load(Ordering::Relaxed) - first < SCRIPTS {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let opened = catch_unwind(AssertUnwindSafe(|| explore(seed)));
                     let Ok(opened) = opened else {
                         states.fetch_max(u64::MAX / 2, Ordering::Relaxed); // the others stop too
-                        next.fetch_max(SCRIPTS, Ordering::Relaxed);
+                        next.fetch_max(first + SCRIPTS, Ordering::Relaxed);
                         panic!("CRASH_SEED={seed} brings it back");
                     };
                     states.fetch_add(opened, Ordering::Relaxed);
@@ -47,8 +49,11 @@ fn no_crash_loses_invents_reorders_or_bricks() {
             });
         }
     });
-    let (states, scripts) = (states.into_inner(), next.into_inner());
-    println!("{states} crash states of {scripts} scripts in {:?}", begun.elapsed());
+    let (states, scripts) = (states.into_inner(), next.into_inner() - first);
+    println!(
+        "{states} crash states of {scripts} scripts from {first} on in {:?}",
+        begun.elapsed()
+    );
     assert!(states >= wanted && scripts >= SCRIPTS);
 }
 
