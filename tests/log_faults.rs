@@ -214,6 +214,42 @@ fn closing_on_a_full_disk_begins_no_segment() {
     }
 }
 
+/// Symptom: records whose removal was confirmed were back after a power cut. Cause: the file of an older generation was
+/// still there, because renaming, unlinking or syncing the directory had failed, and counted again when the newer one was
+/// retired; or the newer one had its name after all, and the older one was retired. Fix: such a failure fences the log.
+#[test]
+fn what_was_retired_after_a_failed_rewriting_does_not_come_back() {
+    let mut retired = 0;
+    for op in [Op::Rename, Op::SyncDir, Op::Unlink] {
+        for (k, fault) in [1, 2].into_iter().flat_map(|k| [(k, Fault::Eio), (k, Fault::NoSpace)]) {
+            for seed in 0..30 {
+                let disk = SimDisk::new(seed);
+                let log = open(&disk).unwrap();
+                (0..RUN).for_each(|i| append(&log, i, Level::Synced).unwrap());
+                let first = log.segments()[0];
+                disk.fail(op, k, fault);
+                drop(log.rewrite(first.first..first.last + 1, |tag, _| tag.offset % 2 == 0, |_, _, _| {}));
+                disk.heal();
+                let end = log.segments()[1].from;
+                let before = offsets(&read_all(&log).unwrap());
+                if log.retire(first.first).is_err() {
+                    continue;
+                }
+                retired += 1;
+                let after = offsets(&read_all(&log).unwrap());
+                assert!(after.len() < before.len() && log.range().0 == end);
+                if seed % 2 == 0 {
+                    disk.power_cut(seed);
+                }
+                disk.kill();
+                let log = Log::open(Arc::new(disk.clone()), DIR, options()).unwrap().0;
+                assert_eq!(offsets(&read_all(&log).unwrap()), after, "{op:?} {k} {fault:?} {seed}");
+            }
+        }
+    }
+    assert!(retired > 0, "a failure that is known to have changed nothing is no reason to stop");
+}
+
 #[test]
 fn short_and_interrupted_calls_are_not_noticed() {
     let plain = [

@@ -171,11 +171,16 @@ impl Shared {
 
     fn put_in_place(&self, old: &[Arc<Segment>], header: Header, file: Arc<dyn VfsFile>, tmp: &std::path::Path) -> Result<(), LogError> {
         let path = self.dir.segment(&header.name());
-        self.dir.rename(tmp, &path)?;
-        if let Err(error) = self.dir.sync_log() {
-            // Which of the files a crash would leave is unknown. Both hold all that is needed, but no more may follow.
-            return Err(self.fence(&error));
-        }
+        // Should this fail, it is unknown which of the files a crash would leave. Both hold all that is needed, but no
+        // more may follow.
+        let named = match self.dir.rename(tmp, &path) {
+            Err(error) if error.is_full() => {
+                self.dir.unlink(tmp)?;
+                return Err(error);
+            }
+            renamed => renamed.and_then(|()| self.dir.sync_log()),
+        };
+        named.map_err(|error| self.fence(&error))?;
         let link = Link {
             header,
             path,
@@ -184,10 +189,10 @@ impl Shared {
         };
         drop(file); // opened again for reading when it is read
         self.table.replace(old, Some(Arc::new(Segment::new(&link))));
-        for segment in old {
-            self.dir.unlink(&segment.path)?;
-        }
-        self.dir.sync_log()
+        // An old file that may still be there is dead only as long as the new one is: that must not be retired then.
+        let remove = |segment: &Arc<Segment>| self.dir.unlink(&segment.path);
+        let removed = old.iter().try_for_each(remove).and_then(|()| self.dir.sync_log());
+        removed.map_err(|error| self.fence(&error))
     }
 
     /// Sealed segments that follow each other without a gap.

@@ -356,7 +356,8 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError::Gone`] when the numbers are not those of sealed segments that follow each other,
-    /// [`LogError::Damaged`], [`LogError::Io`]. After an error the old segments are there as before.
+    /// [`LogError::Damaged`], [`LogError::Io`]: then the old segments are there as before. [`LogError::Fenced`] when files
+    /// could not be exchanged: the next opening finds the old ones or the new one.
     pub fn rewrite(
         &self,
         segments: std::ops::Range<u64>,
