@@ -34,10 +34,10 @@ models_for() {
     esac
 }
 
-# The first model of a group that fails with this mutation.
+# The first model of a group that fails with this mutation. It panics, or panics in the destructors that follow and aborts.
 first_failure() {
-    { RINGMQ_WEAKEN="$1" LOOM_MAX_PREEMPTIONS="$3" timeout -k 1 "$seconds" "$binary" "$2" --test-threads=1 2>/dev/null & echo "process $!"; wait || true; } |
-        awk '/^process/ { process = $2 } / \.\.\. FAILED$/ { print $2; system("kill " process); exit }'
+    { RINGMQ_WEAKEN="$1" LOOM_MAX_PREEMPTIONS="$3" timeout -k 1 "$seconds" "$binary" "$2" --test-threads=1 2>&1 & echo "process $!"; wait || true; } |
+        awk '/^process/ { process = $2 } /^thread .*::models::.* panicked at/ { print $2; system("kill " process); exit }' 2>/dev/null | tr -d "'"
 }
 
 judge() { # judge FILE MUTATION

@@ -223,6 +223,7 @@ impl<T: Send + 'static> Seat<T> {
         state.pass_on(blocked);
         if self.recheck(blocked) || until.is_stopped() {
             event.cancel(key);
+            crate::wait::pause(1); // it may be in the making by another thread
             return true;
         }
         event.park(key, until.deadline)

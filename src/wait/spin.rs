@@ -23,12 +23,12 @@ impl Spin {
 
     /// Waits a little; `false` when patience is used up and the caller should sleep.
     pub(crate) fn spin(&mut self) -> bool {
+        if cfg!(ringmq_loom) {
+            // To let the others run first would keep a model from ever sleeping while they go on.
+            return false;
+        }
         let step = self.step;
         self.step += 1;
-        if cfg!(ringmq_loom) {
-            yield_now();
-            return step < 1;
-        }
         if step < LOOKS {
             for _ in 0..1 << step.min(4) {
                 spin_loop();
@@ -41,6 +41,9 @@ impl Spin {
 
     /// Waits a little for something that clears by itself: pauses at first, then lets other threads run, for as long as it takes.
     pub(crate) fn snooze(&mut self) {
+        if cfg!(ringmq_loom) {
+            return yield_now();
+        }
         if !self.spin() {
             self.step = LOOKS;
         }
