@@ -29,6 +29,12 @@ mod imp {
     pub(crate) use std::thread;
     pub(crate) use std::thread::{park_timeout, yield_now};
 
+    /// Whether a thread looks again before it sleeps: only a model may not.
+    #[inline(always)]
+    pub(crate) const fn looks_first() -> bool {
+        true
+    }
+
     /// A condition to wait for under a lock, with the shape of the one in `std`: the guard goes in and comes out.
     #[cfg(feature = "disk")]
     #[derive(Debug, Default)]
@@ -170,6 +176,14 @@ mod imp {
                 self.0.came.notify_one();
             }
         }
+    }
+
+    /// Whether a thread looks again before it sleeps. To the model checker that is a yield: the others then run as far as they can, so hardly
+    /// anybody sleeps while another goes on. With at most one preemption there are few enough executions to do without.
+    pub(crate) fn looks_first() -> bool {
+        static LOOKS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        let bound = || std::env::var("LOOM_MAX_PREEMPTIONS").ok()?.parse().ok();
+        *LOOKS.get_or_init(|| bound().unwrap_or(2) > 1)
     }
 
     /// Models know no time: a wait with a deadline may end at any moment.

@@ -358,8 +358,7 @@ impl<T: Send + 'static> TopicCore<T> {
     /// Waits a little for room for a burst: a few looks with growing pauses, since each look costs the receivers a line.
     fn await_burst(&self) {
         for step in 0..BURST_LOOKS {
-            // A model goes to sleep as soon as it can.
-            if self.shared.ring.has_burst() || cfg!(ringmq_loom) {
+            if self.shared.ring.has_burst() || !crate::sync::looks_first() {
                 return;
             }
             match step {

@@ -4,7 +4,7 @@
 //! thread that looks burns a core. So: look for 1 to 2 us, let other threads run a few times in case the one that is
 //! awaited shares this core, then sleep. Never sleep for a time.
 
-use crate::sync::{spin_loop, yield_now};
+use crate::sync::{looks_first, spin_loop, yield_now};
 
 /// One wait's patience.
 pub(crate) struct Spin {
@@ -23,12 +23,14 @@ impl Spin {
 
     /// Waits a little; `false` when patience is used up and the caller should sleep.
     pub(crate) fn spin(&mut self) -> bool {
-        if cfg!(ringmq_loom) {
-            // To let the others run first would keep a model from ever sleeping while they go on.
-            return false;
-        }
         let step = self.step;
         self.step += 1;
+        if cfg!(ringmq_loom) {
+            if looks_first() {
+                yield_now();
+            }
+            return looks_first() && step < 1;
+        }
         if step < LOOKS {
             for _ in 0..1 << step.min(4) {
                 spin_loop();
