@@ -10,10 +10,11 @@ pub(crate) use std::sync::{Arc, Weak};
 #[cfg(ringmq_loom)]
 mod weakened;
 
-/// Locks that are the same in models: for parts that no model runs. And a counter that can be a static, which a model's cannot.
+/// Locks that are the same in models: for parts that no model runs. And counters: for what one thread uses at a time, or a static, which a model's
+/// cannot be.
 pub(crate) mod plain {
     pub(crate) use parking_lot::{Condvar, Mutex};
-    pub(crate) use std::sync::atomic::AtomicUsize;
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
 }
 
 #[cfg(not(ringmq_loom))]
@@ -25,9 +26,17 @@ mod imp {
     pub(crate) use std::hint::spin_loop;
     #[cfg(feature = "disk")]
     pub(crate) use std::sync::atomic::AtomicBool;
-    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    #[cfg(not(miri))]
+    pub(crate) use std::sync::atomic::compiler_fence;
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread;
     pub(crate) use std::thread::{park_timeout, yield_now};
+    pub(crate) use std::thread_local;
+
+    /// After how many changes in a row a counter leans towards a thread, at first; see `ring/counter.rs`.
+    pub(crate) const fn first_streak() -> u64 {
+        64
+    }
 
     /// Whether a thread looks again before it sleeps: only a model may not.
     #[inline(always)]
@@ -134,7 +143,9 @@ mod imp {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::hint::spin_loop;
     pub(crate) use loom::sync::atomic::Ordering;
+    pub(crate) use loom::sync::atomic::fence;
     pub(crate) use loom::thread::yield_now;
+    pub(crate) use loom::thread_local;
 
     /// Threads whose `park` keeps the token that `unpark` leaves. That of the model checker forgets it if the thread is just yielding, and
     /// unblocks a thread that waits for a lock.
@@ -184,6 +195,16 @@ mod imp {
         static LOOKS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
         let bound = || std::env::var("LOOM_MAX_PREEMPTIONS").ok()?.parse().ok();
         *LOOKS.get_or_init(|| bound().unwrap_or(2) > 1)
+    }
+
+    std::thread_local! {
+        /// Whether counters lean in the model that runs on this thread, whatever the bound.
+        pub(crate) static LEANS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    /// In models a counter leans at once, or never: with more than one preemption there are too many executions, but for the models that are about it.
+    pub(crate) fn first_streak() -> u64 {
+        if LEANS.get() || !looks_first() { 1 } else { u64::MAX }
     }
 
     /// Models know no time: a wait with a deadline may end at any moment.

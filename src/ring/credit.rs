@@ -1,21 +1,22 @@
 //! Credit: a bound on how much is out on loan, shared by many lenders without a shared counter on the hot path.
 //!
 //! A pool holds a fixed number of credits. A *lender* (one thread's handle) draws some of them in a chunk and keeps them in a word of
-//! its own; lending takes one from that word and paying back returns it there, so a loan costs two read-modify-writes on a line that
-//! no other lender touches. When the pool is empty, a lender collects what others hold unused; when there is nothing to collect, it
+//! its own; lending takes one from that word and paying back returns it there, so a loan costs two changes of a word that no other lender
+//! touches, and that leans towards the thread that makes them. When the pool is empty, a lender collects what others hold unused; when there is nothing to collect, it
 //! marks every word as *wanted*, and from then on loans are paid back to the pool, whose owner is told.
 //!
 //! The bound is exact: credits in the pool, in the words, and out on loan always add up to the same number.
 //!
 //! ```text
-//! word:  | retired 1 bit | wanted 1 bit | out on loan 31 bits | unused 31 bits |
+//! word:  | biased 1 bit (see `counter.rs`) | retired 1 bit | wanted 1 bit | out on loan 30 bits | unused 30 bits |
 //! ```
 //!
 //! A node lives until its lender is gone and its last loan is paid back: the counts in the word are its reference count.
 
 use std::ptr::NonNull;
 
-use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
+use super::Counter;
+use crate::sync::{Mutex, Ordering::*};
 
 /// What lenders and loans point back to: it owns the pool.
 pub(crate) trait Account: Clone {
@@ -27,10 +28,10 @@ pub(crate) trait Account: Clone {
 }
 
 const UNUSED: u64 = 1;
-const OUT: u64 = 1 << 31;
+const OUT: u64 = 1 << 30;
 const COUNT: u64 = OUT - 1;
-const WANTED: u64 = 1 << 62;
-const RETIRED: u64 = 1 << 63;
+const WANTED: u64 = 1 << 61;
+const RETIRED: u64 = 1 << 62;
 
 const fn unused(word: u64) -> u64 {
     word & COUNT
@@ -41,10 +42,10 @@ const fn out(word: u64) -> u64 {
 }
 
 /// The largest number of credits in one pool.
-pub(crate) const MAX_CREDITS: u32 = (COUNT as u32) / 2;
+pub(crate) const MAX_CREDITS: u32 = COUNT as u32;
 
 struct Node<S> {
-    word: CachePadded<AtomicU64>,
+    word: Counter,
     account: S,
 }
 
@@ -65,7 +66,7 @@ struct NodePtr<S>(NonNull<Node<S>>);
 unsafe impl<S: Send + Sync> Send for NodePtr<S> {}
 
 impl<S> NodePtr<S> {
-    fn word(&self) -> &AtomicU64 {
+    fn word(&self) -> &Counter {
         // SAFETY: a node is registered only while its lender lives (`Lender::drop` takes it out first), and the lender keeps it.
         let node = unsafe { self.0.as_ref() };
         &node.word
@@ -135,7 +136,7 @@ impl<S: Account> Lender<S> {
     /// A lender of `account`'s pool.
     pub(crate) fn new(account: S) -> Self {
         let node = Box::new(Node {
-            word: CachePadded::new(AtomicU64::new(0)),
+            word: Counter::new(0, true),
             account,
         });
         let lender = Self {
@@ -171,15 +172,8 @@ impl<S: Account> Lender<S> {
     /// As `lend`, on the lender's own credit alone: the fast path.
     #[inline(always)]
     pub(crate) fn lend_own(&self) -> Option<Loan<S>> {
-        let word = &self.node().word;
-        let mut seen = word.load(Relaxed);
-        while unused(seen) != 0 {
-            match word.compare_exchange(seen, seen - UNUSED + OUT, AcqRel, Relaxed) {
-                Ok(_) => return Some(Loan { node: self.node }),
-                Err(actual) => seen = actual,
-            }
-        }
-        None
+        let lent = self.node().word.change(|word| (unused(word) != 0).then(|| word - UNUSED + OUT));
+        lent.is_ok().then_some(Loan { node: self.node })
     }
 
     /// Takes up to `most` credits.
@@ -193,20 +187,14 @@ impl<S: Account> Lender<S> {
 
     #[inline(always)]
     fn take(&self, most: u64) -> u64 {
-        let word = &self.node().word;
-        let mut seen = word.load(Relaxed);
         loop {
-            let n = unused(seen).min(most);
-            if n == 0 {
-                if !self.draw() {
-                    return 0;
-                }
-                seen = word.load(Relaxed);
-                continue;
-            }
-            match word.compare_exchange(seen, seen - n * UNUSED + n * OUT, AcqRel, Relaxed) {
-                Ok(_) => return n,
-                Err(actual) => seen = actual,
+            let mut n = 0;
+            let lent = self.node().word.change(|word| {
+                n = unused(word).min(most);
+                (n != 0).then(|| word - n * UNUSED + n * OUT)
+            });
+            if lent.is_ok() || most == 0 || !self.draw() {
+                return n;
             }
         }
     }
@@ -227,11 +215,16 @@ impl<S: Account> Lender<S> {
         }
         let chunk = pool.chunk(state.lenders.len()).min(state.free);
         state.free -= chunk;
-        let word = &self.node().word;
-        word.fetch_add(chunk * UNUSED, AcqRel);
+        let _ = self.node().word.change(|word| Some(word + chunk * UNUSED));
         if state.free > 0 {
-            for node in &state.lenders {
-                node.word().fetch_and(!WANTED, AcqRel);
+            // Only under this lock is a word marked.
+            for word in state
+                .lenders
+                .iter()
+                .map(NodePtr::word)
+                .filter(|word| word.load(Relaxed) & WANTED != 0)
+            {
+                let _ = word.update(|word| Some(word & !WANTED));
             }
         }
         true
@@ -289,14 +282,9 @@ impl<S: Account> Drop for Loans<S> {
 }
 
 /// Takes the unused credits out of a word and marks it as wanted.
-fn collect(word: &AtomicU64) -> u64 {
-    let mut seen = word.load(Relaxed);
-    loop {
-        match word.compare_exchange(seen, (seen & !COUNT) | WANTED, AcqRel, Relaxed) {
-            Ok(_) => return unused(seen),
-            Err(actual) => seen = actual,
-        }
-    }
+fn collect(word: &Counter) -> u64 {
+    let collected = word.update(|word| Some((word & !COUNT) | WANTED));
+    collected.map_or_else(unused, unused)
 }
 
 impl<S: Account> Drop for Lender<S> {
@@ -308,8 +296,8 @@ impl<S: Account> Drop for Lender<S> {
         let unused = collect(word);
         state.free += unused;
         drop(state);
-        let before = word.fetch_or(RETIRED, AcqRel);
-        if out(before) == 0 {
+        let before = word.update(|word| Some(word | RETIRED));
+        if before.is_ok_and(|before| out(before) == 0) {
             free(self.node);
         }
         drop(account);
@@ -340,15 +328,10 @@ impl<S: Account> Loan<S> {
 fn settle<S: Account>(node: NonNull<Node<S>>, n: u64) {
     // SAFETY: `n` loans of the caller are out, and a node with a loan out is not freed.
     let word = unsafe { &node.as_ref().word };
-    let mut seen = word.load(Relaxed);
-    loop {
-        if seen & (RETIRED | WANTED) != 0 {
-            return settle_elsewhere(node, n);
-        }
-        match word.compare_exchange(seen, seen - n * OUT + n * UNUSED, AcqRel, Relaxed) {
-            Ok(_) => return,
-            Err(actual) => seen = actual,
-        }
+    let to = |word| (word & (RETIRED | WANTED) == 0).then(|| word - n * OUT + n * UNUSED);
+    // Once it is changed, the node may be freed.
+    if word.change_and_go(to).is_err() {
+        settle_elsewhere(node, n);
     }
 }
 
@@ -363,8 +346,8 @@ fn end_elsewhere<S: Account>(node: NonNull<Node<S>>, n: u64) -> S {
     let alive = unsafe { node.as_ref() };
     // First the account, while these loans still keep the node.
     let account = alive.account.clone();
-    let before = alive.word.fetch_sub(n * OUT, AcqRel);
-    if before & RETIRED != 0 && out(before) == n {
+    let before = alive.word.update(|word| Some(word - n * OUT));
+    if before.is_ok_and(|before| before & RETIRED != 0 && out(before) == n) {
         free(node);
     }
     account

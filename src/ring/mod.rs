@@ -28,26 +28,31 @@
 //!
 //! A claim and its publication are two steps. Between them no code of the user runs, but a publisher that the scheduler
 //! stops there holds up its own slot, as in every bounded ring of this family: readers see everything before it and wait,
-//! spinning, for it. Nothing else in this module waits for another thread.
+//! spinning, for it. A thread that takes a counter away from another (`counter.rs`), or is about to sleep, waits for one that is in the middle of
+//! a change of it. Nothing else in this module waits for another thread.
 //!
 //! # Every atomic and its ordering
 //!
 //! | variable | written by | read by | orderings and why |
 //! |---|---|---|---|
 //! | `Slot::stamp` | the publisher that claimed the position; the queue's reader that claimed it | everyone | store Release, load Acquire: carries the value (and, freeing, the end of the read) |
-//! | `tail` | publishers (claim), `close` | publishers, readers that found nothing | claim AcqRel: a sleeper re-checks `tail` by a read-modify-write, so the claim that follows it in `tail`'s order sees that somebody sleeps. First load Relaxed: only a guess for the CAS. Load Acquire before answering Empty or Closed: with the close bit comes everything claimed before it |
-//! | `Queue::head` | readers (claim) | publishers that found no room | claim AcqRel: the mirror image, for publishers that sleep. First load Relaxed: a guess |
-//! | `Cursor::head` | its subscribers (claim), the scan (overtaking), seek, leave | its subscribers, the scan | claim AcqRel: Release publishes the announced line to the scan, Acquire joins the order with sleeping publishers. Load Acquire: a position that was overtaken brings `lag_from` with it. `leave` swaps in `LEFT`, AcqRel: the scan after it finds the lines of the claims that succeeded before (I4) |
-//! | `holder` | the scan | subscribers that have moved or ended a reading | Relaxed, between read-modify-writes of `Cursor::head` on either side: the subscriber changes its head, then reads; the scan writes, then changes the head and looks again. So one of the two sees what the other did |
+//! | every counter's `word` | its holder by stores, everybody else by compare-and-exchange | everyone | change AcqRel, or by the holder Release: see the next rows. Load Acquire, or by the holder Relaxed: nobody else writes it meanwhile |
+//! | a counter's `held`, a thread's `inside` | the holder and who revokes | the same | Relaxed on either side of a pair of fences (`fence.rs`): the holder finds itself dispossessed, or the other finds it inside. `inside` is given up with Release and looked at with Acquire: the word that the holder stored comes with it |
+//! | a counter's `last`, `streak`, `wanted` | whoever changes it | the same | Relaxed: guesses |
+//! | `tail` | publishers (claim), `close` | publishers, readers that found nothing | claim AcqRel: a sleeper settles `tail` by a read-modify-write, so the claim that follows it in `tail`'s order sees that somebody sleeps; if there is a holder, the pair of fences says the same of its next claim. Load Acquire before answering Empty or Closed: with the close bit comes everything claimed before it |
+//! | `Queue::head` | readers (claim) | publishers that found no room | claim AcqRel: the mirror image, for publishers that sleep |
+//! | `Cursor::head` | its subscribers (claim), the scan (overtaking), seek, leave | its subscribers, the scan | claim AcqRel, by the holder Release: publishes the announced line to the scan. Acquire joins the order with sleeping publishers. Load Acquire: a position that was overtaken brings `lag_from` with it. `leave` puts in `LEFT`, AcqRel: the scan after it finds the lines of the claims that succeeded before (I4) |
+//! | `holder` of a window | the scan | subscribers that have moved or ended a reading | Relaxed, each side of a sequentially consistent fence: the subscriber changes its head, then reads; the scan writes, then looks at the head again. So one of the two sees what the other did |
 //! | `Cursor::lag_from` | the scan, while the *behind* bit is clear | the subscriber that clears the bit | Relaxed: ordered by the head's CAS on either side |
 //! | `Line` | its subscriber | the scan | announce Release, clear Release (the reads of the slot come before), scan Acquire. Announcing before the stamp check and scanning heads before lines is what keeps a slot that is being read |
 //! | `freed` | the scan | publishers | store Release after the values were taken out, load Acquire before a slot is written again |
 //! | `work` | whoever wants a scan | the same | AcqRel: hands the right to scan, and what was written before asking for one, to the thread that scans. A subscriber that took nothing adds 0: either the next scan sees its line cleared, or it sees the heads that moved before |
-//! | `Node::word` | lender, loans, the credit pool | the same | AcqRel on every change: the last one to leave frees the node and must see all that others did with it |
+//! | `Node::word`, a counter | lender, loans, the credit pool | the same | AcqRel on every change, or by the holder, who then is no other thread's peer: the last one to leave frees the node and must see all that others did with it |
 //!
 //! # Invariants that the unsafe blocks cite
 //!
-//! - **I1 (claim)**: a position is claimed by exactly one publisher, by CAS on `tail`; only it writes that slot until it stores the stamp.
+//! - **I1 (claim)**: a position is claimed by exactly one publisher, by a change of `tail`; only it writes that slot until it stores the stamp.
+//!   Changes of a counter happen one after the other, each from the word that the one before left.
 //! - **I2 (stamp)**: whoever loads the stamp of `p` full with Acquire sees the value of `p`; the value is there until it is taken.
 //! - **I3 (gate)**: slot `p` is written for `p + capacity` only when `freed > p` (window) or its stamp says free (queue).
 //! - **I4 (line)**: `freed` passes `p` only when every cursor's head is beyond `p` and no line announces `p` or less; so a
@@ -56,7 +61,9 @@
 //! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window.
 
 mod claim;
+mod counter;
 mod credit;
+mod fence;
 #[cfg(all(test, ringmq_loom))]
 mod models;
 mod queue;
@@ -68,6 +75,7 @@ pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, Loans, MAX_CRED
 pub(crate) use self::queue::Queue;
 pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Window};
 
+use self::counter::Counter;
 use self::slots::Slots;
 
 /// Why a claim for publishing got nothing.

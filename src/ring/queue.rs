@@ -5,16 +5,16 @@
 
 use std::collections::TryReserveError;
 
-use super::{CLOSED, Claim, Nothing, Refusal, Rivalry, Slots, burst, position};
-use crate::sync::{AtomicU64, CachePadded, Ordering::*};
+use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, position};
+use crate::sync::Ordering::*;
 use crate::user_code::drop_contained;
 
 /// A bounded MPMC queue.
 pub(crate) struct Queue<T, A> {
     /// The next position to claim, shifted by the close bit.
-    tail: CachePadded<AtomicU64>,
-    /// The next position to take.
-    head: CachePadded<AtomicU64>,
+    tail: Counter,
+    /// The next position to take, shifted by a bit that stays 0.
+    head: Counter,
     slots: Slots<T, A>,
 }
 
@@ -22,8 +22,8 @@ impl<T: Send, A: Send> Queue<T, A> {
     /// A queue of `capacity` (a power of two) whose first position is `start`; an error if there is no memory for it.
     pub(crate) fn try_new(capacity: usize, start: u64) -> Result<Self, TryReserveError> {
         Ok(Self {
-            tail: CachePadded::new(AtomicU64::new(start << 1)),
-            head: CachePadded::new(AtomicU64::new(start)),
+            tail: Counter::new(start << 1, true),
+            head: Counter::new(start << 1, true),
             slots: Slots::try_new(capacity, start)?,
         })
     }
@@ -49,85 +49,54 @@ impl<T, A> Queue<T, A> {
     /// Publishes a plain value, if nothing stands in the way: neither a full ring nor a closed one.
     #[inline(always)]
     pub(crate) fn push(&self, value: T) -> Result<u64, T> {
-        let mut word = self.tail.load(Relaxed);
-        let mut rivalry = Rivalry::new();
-        loop {
-            let t = position(word);
-            let slot = self.slots.at(t);
-            if !slot.is_free_for(word) {
-                return Err(value);
-            }
-            match self.tail.compare_exchange(word, word + 2, AcqRel, Relaxed) {
-                Ok(_) => {
-                    // SAFETY: I1: the CAS made `t` this thread's; its stamp said free (I3).
-                    unsafe { slot.publish_plain(t, value) };
-                    return Ok(t);
-                }
-                Err(_) => {
-                    rivalry.step_back();
-                    word = self.tail.load(Relaxed);
-                }
-            }
+        let (word, n) = self.tail.advance(|word| self.slots.at(position(word)).is_free_for(word).into());
+        if n == 0 {
+            return Err(value);
         }
+        let t = position(word);
+        // SAFETY: I1: `t` is this thread's claim; its stamp said free (I3).
+        unsafe { self.slots.at(t).publish_plain(t, value) };
+        Ok(t)
     }
 
     /// Takes the next value, if it is there and plain.
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<(u64, T)> {
-        let mut h = self.head.load(Relaxed);
-        let mut rivalry = Rivalry::new();
-        loop {
-            let slot = self.slots.at(h);
-            if !slot.is_plain_for(h << 1) {
-                return None;
-            }
-            match self.head.compare_exchange(h, h + 1, AcqRel, Relaxed) {
-                Ok(_) => {
-                    // SAFETY: the CAS made `h` this thread's, once; the stamp was loaded full.
-                    let value = unsafe { slot.take_plain() };
-                    slot.vacate_for(h + self.capacity());
-                    return Some((h, value));
-                }
-                Err(_) => {
-                    rivalry.step_back();
-                    h = self.head.load(Relaxed);
-                }
-            }
+        let (word, n) = self.head.advance(|word| self.slots.at(position(word)).is_plain_for(word).into());
+        if n == 0 {
+            return None;
         }
+        let h = position(word);
+        let slot = self.slots.at(h);
+        // SAFETY: `h` is this thread's claim, once; the stamp was loaded full.
+        let value = unsafe { slot.take_plain() };
+        slot.vacate_for(h + self.capacity());
+        Some((h, value))
     }
 
     /// Takes up to `max` plain values that are there in a row; `out` gets what `make`, which must not unwind, makes of each and its position.
     #[inline(always)]
     pub(crate) fn pop_run<R>(&self, max: usize, out: &mut Vec<R>, mut make: impl FnMut(u64, T) -> R) -> Option<usize> {
         let most = (max as u64).min(self.capacity());
-        let mut h = self.head.load(Relaxed);
-        let mut rivalry = Rivalry::new();
-        loop {
-            let len = self.slots.plain_run(h << 1, most);
-            if len == 0 {
-                return None;
-            }
+        if ((out.capacity() - out.len()) as u64) < most {
             // Before the claim, because it may allocate.
-            out.reserve(len as usize);
-            match self.head.compare_exchange(h, h + len, AcqRel, Relaxed) {
-                Ok(_) => {
-                    let mut p = h;
-                    out.extend(self.slots.run(h, len).map(|slot| {
-                        // SAFETY: the CAS made `h..h + len` this thread's, once each; the stamps were loaded full.
-                        let value = unsafe { slot.take_plain() };
-                        slot.vacate_for(p + self.capacity());
-                        let made = make(p, value);
-                        p += 1;
-                        made
-                    }));
-                    return Some(len as usize);
-                }
-                Err(_) => {
-                    rivalry.step_back();
-                    h = self.head.load(Relaxed);
-                }
-            }
+            out.reserve(self.slots.plain_run(self.head.load(Relaxed), most) as usize);
         }
+        let room = (out.capacity() - out.len()) as u64;
+        let (word, n) = self.head.advance(|word| self.slots.plain_run(word, most.min(room)));
+        if n == 0 {
+            return None;
+        }
+        let mut p = position(word);
+        out.extend(self.slots.run(p, n).map(|slot| {
+            // SAFETY: the run is this thread's claim, once each; the stamps were loaded full.
+            let value = unsafe { slot.take_plain() };
+            slot.vacate_for(p + self.capacity());
+            let made = make(p, value);
+            p += 1;
+            made
+        }));
+        Some(n as usize)
     }
 
     /// Whether there is room for a burst, or waiting for it is pointless. Looks at a slot that no reader is near.
@@ -140,39 +109,30 @@ impl<T, A> Queue<T, A> {
     /// than that, or than `max`.
     #[inline]
     pub(crate) fn claim_run(&self, max: usize, patient: bool) -> Result<Claim<'_, T, A>, Refusal> {
-        let mut word = self.tail.load(Relaxed);
-        let mut rivalry = Rivalry::new();
+        let most = (max as u64).min(self.capacity());
+        let least = if patient { most.min(burst(self.capacity())) } else { 1 };
         loop {
+            let (word, n) = self.tail.advance(|word| {
+                let free = self.slots.free_run(word, most);
+                if free < least { 0 } else { free }
+            });
+            if n > 0 {
+                // SAFETY: I1: the run is this thread's claim; each stamp said free (I3).
+                return Ok(unsafe { Claim::new(&self.slots, position(word), n) });
+            }
             if word & CLOSED != 0 {
                 return Err(Refusal::Closed);
             }
-            let t = position(word);
-            let most = (max as u64).min(self.capacity());
-            let len = self.slots.free_run(word, most);
-            let least = if patient { most.min(burst(self.capacity())) } else { 1 };
-            if len >= least {
-                match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
-                    // SAFETY: I1: the CAS made `t..t + len` this thread's; each stamp said free (I3).
-                    Ok(_) => return Ok(unsafe { Claim::new(&self.slots, t, len) }),
-                    Err(_) => {
-                        rivalry.step_back();
-                        word = self.tail.load(Relaxed);
-                    }
-                }
-                continue;
+            if self.tail.load(Relaxed) == word {
+                return Err(self.refusal(position(word)));
             }
-            let now = self.tail.load(Relaxed);
-            if now == word {
-                return Err(self.refusal(t));
-            }
-            word = now;
         }
     }
 
     #[cold]
     fn refusal(&self, t: u64) -> Refusal {
         // A head that has passed the slot's last position means that its reader is leaving it right now.
-        if self.head.load(Acquire) + self.capacity() > t {
+        if self.start() + self.capacity() > t {
             Refusal::Busy
         } else {
             Refusal::Full(t)
@@ -182,64 +142,31 @@ impl<T, A> Queue<T, A> {
     /// Takes the next value.
     #[inline(always)]
     pub(crate) fn take(&self) -> Result<(u64, T, Option<A>), Nothing> {
-        let mut h = self.head.load(Relaxed);
-        let mut rivalry = Rivalry::new();
-        loop {
-            if let Some(stamp) = self.slots.full(h) {
-                match self.head.compare_exchange(h, h + 1, AcqRel, Relaxed) {
-                    Ok(_) => {
-                        // SAFETY: the CAS made `h` this thread's, once; the stamp was loaded full.
-                        let (value, attachment) = unsafe { self.slots.take(h, stamp) };
-                        self.slots.vacate(h);
-                        return Ok((h, value, attachment));
-                    }
-                    Err(_) => {
-                        rivalry.step_back();
-                        h = self.head.load(Relaxed);
-                    }
-                }
-                continue;
-            }
-            let now = self.head.load(Relaxed);
-            if now == h {
-                return Err(self.nothing(h));
-            }
-            h = now;
-        }
+        let mut taken = None;
+        self.take_run(1, |p, value, attachment| taken = Some((p, value, attachment)))?;
+        Ok(taken.expect("a run has at least one value"))
     }
 
     /// Takes up to `max` values that are published in a row, at least one, handing each to `each`, which must not unwind.
     #[inline]
     pub(crate) fn take_run(&self, max: usize, mut each: impl FnMut(u64, T, Option<A>)) -> Result<usize, Nothing> {
-        let mut h = self.head.load(Relaxed);
-        let mut rivalry = Rivalry::new();
+        let most = (max as u64).min(self.capacity());
         loop {
-            let most = (max as u64).min(self.capacity());
-            let len = (h..h + most).take_while(|&p| self.slots.full(p).is_some()).count() as u64;
-            if len > 0 {
-                match self.head.compare_exchange(h, h + len, AcqRel, Relaxed) {
-                    Ok(_) => {
-                        for p in h..h + len {
-                            let stamp = self.slots.full(p).expect("full until its claimant takes it");
-                            // SAFETY: the CAS made `h..h + len` this thread's, once each; the stamp was loaded full.
-                            let (value, attachment) = unsafe { self.slots.take(p, stamp) };
-                            self.slots.vacate(p);
-                            each(p, value, attachment);
-                        }
-                        return Ok(len as usize);
-                    }
-                    Err(_) => {
-                        rivalry.step_back();
-                        h = self.head.load(Relaxed);
-                    }
+            let (word, n) = self.head.advance(|word| self.slots.full_run(position(word), most));
+            let h = position(word);
+            if n > 0 {
+                for p in h..h + n {
+                    let stamp = self.slots.full(p).expect("full until its claimant takes it");
+                    // SAFETY: `h..h + n` is this thread's claim, once each; the stamp was loaded full.
+                    let (value, attachment) = unsafe { self.slots.take(p, stamp) };
+                    self.slots.vacate(p);
+                    each(p, value, attachment);
                 }
-                continue;
+                return Ok(n as usize);
             }
-            let now = self.head.load(Relaxed);
-            if now == h {
+            if self.head.load(Relaxed) == word {
                 return Err(self.nothing(h));
             }
-            h = now;
         }
     }
 
@@ -257,31 +184,31 @@ impl<T, A> Queue<T, A> {
 
     /// Why there is nothing to take, right now.
     pub(crate) fn why_nothing(&self) -> Nothing {
-        self.nothing(self.head.load(Acquire))
+        self.nothing(self.start())
     }
 
     /// Whether the next position is published: a load or two that touch no line of the publishers but the slot.
     #[inline(always)]
     pub(crate) fn has_next(&self) -> bool {
-        self.slots.full(self.head.load(Relaxed)).is_some()
+        self.slots.full(position(self.head.load(Relaxed))).is_some()
     }
 
     /// For a reader about to sleep, after it has registered: whether there is something after all. See the table of orderings.
     pub(crate) fn recheck_items(&self) -> bool {
-        let word = self.tail.fetch_add(0, AcqRel);
-        word & CLOSED != 0 || position(word) > self.head.load(Acquire)
+        let word = self.tail.settled();
+        word & CLOSED != 0 || position(word) > self.start()
     }
 
     /// For a publisher about to sleep, after it has registered: whether there is room after all.
     pub(crate) fn recheck_space(&self) -> bool {
-        let head = self.head.fetch_add(0, AcqRel);
+        let head = position(self.head.settled());
         let word = self.tail.load(Acquire);
         word & CLOSED != 0 || head + self.capacity() > position(word)
     }
 
     /// Accepts nothing from here on; what was accepted can still be taken.
     pub(crate) fn close(&self) {
-        self.tail.fetch_or(CLOSED, AcqRel);
+        let _ = self.tail.update(|word| Some(word | CLOSED));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -295,7 +222,7 @@ impl<T, A> Queue<T, A> {
 
     /// The position that is taken next.
     pub(crate) fn start(&self) -> u64 {
-        self.head.load(Acquire)
+        position(self.head.load(Acquire))
     }
 }
 

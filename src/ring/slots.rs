@@ -194,6 +194,12 @@ impl<T, A> Slots<T, A> {
         self.run(head >> 1, most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
     }
 
+    /// How many positions from `from` on are published in a row, at most `most`.
+    #[inline(always)]
+    pub(super) fn full_run(&self, from: u64, most: u64) -> u64 {
+        (from..from + most).take_while(|&p| self.full(p).is_some()).count() as u64
+    }
+
     #[inline(always)]
     pub(super) fn is_free(&self, p: u64) -> bool {
         self.at(p).stamp.load(Acquire) == p << 3 | FREE

@@ -33,7 +33,6 @@ pub(crate) struct Shared<T> {
 }
 
 /// The two kinds of ring, chosen when the topic is created.
-#[expect(clippy::large_enum_variant, reason = "there is one per topic, on the heap")]
 pub(crate) enum Ring<T> {
     /// One subscription; values move.
     Queue(Queue<T, Arc<Meta>>),

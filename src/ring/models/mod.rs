@@ -1,5 +1,6 @@
 //! Models of the ring: see `crate::models`.
 
+mod counter;
 mod credit;
 mod overtaking;
 mod queue;

@@ -1,6 +1,6 @@
 //! A cursor's head, the line on which a subscriber announces what it reads, and what happens when a cursor is overtaken.
 
-use super::position;
+use super::{Counter, position};
 use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 
 /// The bit of a head that says: a publisher moved this cursor on.
@@ -15,7 +15,7 @@ pub(super) const IDLE: u64 = u64::MAX;
 /// One subscription's place in a window.
 pub(crate) struct Cursor<T, A> {
     /// The next position to take, shifted by the *behind* bit.
-    pub(super) head: CachePadded<AtomicU64>,
+    pub(super) head: Counter,
     /// Its number in the window, from 1 on.
     pub(super) id: u64,
     /// Where the cursor stood when it was overtaken first; valid while the *behind* bit is set.
@@ -61,8 +61,10 @@ pub(super) enum Found {
 
 impl<T, A> Cursor<T, A> {
     pub(super) fn new(id: u64, at: u64, overtaking: Overtaking<T, A>) -> Self {
+        // A publisher that overtakes comes between the subscriber's claims again and again.
+        let leans = matches!(overtaking, Overtaking::Never);
         Self {
-            head: CachePadded::new(AtomicU64::new(at << 1)),
+            head: Counter::new(at << 1, leans),
             id,
             lag_from: AtomicU64::new(0),
             since: AtomicU64::new(at),
@@ -91,43 +93,53 @@ impl<T, A> Cursor<T, A> {
         (word & BEHIND != 0 && matches!(self.overtaking, Overtaking::Drop) && from < to).then_some(Overtaken { from, to })
     }
 
-    /// Clears the *behind* bit of `word`, or loads a newer word. With a side store the bit stays until its owner calls
+    /// Takes as many positions as `look` says of the head, each announced on `line` before it looks: the head before, how many, and the
+    /// announcement. See [`Counter::advance`].
+    #[inline(always)]
+    pub(super) fn advance<'l>(&self, line: &'l Line, mut look: impl FnMut(u64) -> u64) -> (u64, u64, Announced<'l>) {
+        let announced = Announced(line);
+        let (word, n) = self.head.advance(|word| {
+            line.announce(position(word));
+            look(word)
+        });
+        (word, n, announced)
+    }
+
+    /// Clears the *behind* bit of `word`, unless the head has changed since. With a side store the bit stays until its owner calls
     /// [`Cursor::clear_behind`], under the store's lock.
     #[cold]
-    pub(super) fn catch_up(&self, word: &mut u64) -> Option<Found> {
+    pub(super) fn catch_up(&self, word: u64) -> Option<Found> {
         if let Overtaking::Keep(_) = self.overtaking {
             return Some(Found::Side);
         }
         let from = self.lag_from.load(Relaxed);
-        match self.head.compare_exchange(*word, *word & !BEHIND, AcqRel, Acquire) {
-            Ok(_) => Some(Found::Overtaken(Overtaken { from, to: position(*word) })),
-            Err(actual) => {
-                *word = actual;
-                None
-            }
-        }
+        let cleared = self.head.update(|now| (now == word).then_some(word & !BEHIND));
+        cleared.ok().map(|_| Found::Overtaken(Overtaken { from, to: position(word) }))
     }
 
     /// Clears the *behind* bit; for the owner of a side store, under its lock, which keeps further overtaking out meanwhile, once the store
     /// is empty: the bit keeps everybody from the ring until then.
     pub(crate) fn clear_behind(&self) {
-        self.head.fetch_and(!BEHIND, AcqRel);
+        let _ = self.head.update(|word| Some(word & !BEHIND));
     }
 
     /// Moves the head to `to` and sets the *behind* bit. Called by the scan alone.
     pub(super) fn overtake(&self, to: u64) -> Option<Overtaken> {
-        let mut word = self.head.load(Acquire);
-        while position(word) < to {
+        let advance = |word| {
+            if position(word) >= to {
+                return None;
+            }
             if word & BEHIND == 0 {
-                // Relaxed: the CAS below publishes it; nobody reads it while the bit is clear.
+                // Relaxed: the change below publishes it; nobody reads it while the bit is clear.
                 self.lag_from.store(position(word), Relaxed);
             }
-            match self.head.compare_exchange(word, to << 1 | BEHIND, AcqRel, Acquire) {
-                Ok(_) => return Some(Overtaken { from: position(word), to }),
-                Err(actual) => word = actual,
-            }
-        }
-        None
+            Some(to << 1 | BEHIND)
+        };
+        let before = self.head.update(advance).ok()?;
+        Some(Overtaken {
+            from: position(before),
+            to,
+        })
     }
 }
 
@@ -141,10 +153,9 @@ impl Line {
     }
 
     #[inline(always)]
-    pub(super) fn announce(&self, p: u64) -> Announced<'_> {
+    fn announce(&self, p: u64) {
         // Release: not for data, but so that the scan, which reads heads before lines, finds the line of whoever moved the head.
         self.0.store(p, Release);
-        Announced(self)
     }
 
     pub(super) fn announced(&self) -> u64 {

@@ -18,16 +18,16 @@ use std::collections::TryReserveError;
 pub(crate) use self::cursor::{Cursor, Line, Overtaken, ReadAt, SideStore};
 pub(crate) use self::scan::Start;
 
-use self::cursor::{BEHIND, IDLE};
+use self::cursor::{Announced, BEHIND, IDLE};
 use self::scan::{Gone, Registry};
-use super::{CLOSED, Claim, Nothing, Refusal, Rivalry, Slots, burst, position};
+use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, position};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 use crate::user_code::drop_contained;
 
 /// A bounded ring read by any number of cursors.
 pub(crate) struct Window<T, A> {
     /// The next position to claim, shifted by the close bit.
-    tail: CachePadded<AtomicU64>,
+    tail: Counter,
     /// Positions below are vacant; written by the scan alone.
     freed: CachePadded<AtomicU64>,
     /// How many scans were asked for and not yet run: whoever raises it from 0 scans, for the others too.
@@ -60,7 +60,7 @@ impl<T: Send + Sync, A: Send + Sync> Window<T, A> {
     /// threads at once, hence `Sync`.
     pub(crate) fn try_new(capacity: usize, start: u64) -> Result<Self, TryReserveError> {
         Ok(Self {
-            tail: CachePadded::new(AtomicU64::new(start << 1)),
+            tail: Counter::new(start << 1, true),
             freed: CachePadded::new(AtomicU64::new(start)),
             work: CachePadded::new(AtomicU64::new(0)),
             holder: AtomicU64::new(0),
@@ -92,54 +92,33 @@ impl<T, A> Window<T, A> {
     /// Publishes a plain value, if nothing stands in the way that a caller with this `limit` knows of (see [`Window::claim`]).
     #[inline(always)]
     pub(crate) fn push(&self, limit: u64, value: T) -> Result<u64, T> {
-        let mut word = self.tail.load(Relaxed);
-        let mut rivalry = Rivalry::new();
-        loop {
-            let t = position(word);
-            if t >= limit || word & CLOSED != 0 {
-                return Err(value);
-            }
-            match self.tail.compare_exchange(word, word + 2, AcqRel, Relaxed) {
-                Ok(_) => {
-                    // SAFETY: I1: the CAS made `t` this thread's; `t` is below `freed + capacity` (I3).
-                    unsafe { self.slots.at(t).publish_plain(t, value) };
-                    return Ok(t);
-                }
-                Err(_) => {
-                    rivalry.step_back();
-                    word = self.tail.load(Relaxed);
-                }
-            }
+        let (word, n) = self.tail.advance(|word| (position(word) < limit && word & CLOSED == 0).into());
+        if n == 0 {
+            return Err(value);
         }
+        let t = position(word);
+        // SAFETY: I1: `t` is this thread's claim; it is below `freed + capacity` (I3).
+        unsafe { self.slots.at(t).publish_plain(t, value) };
+        Ok(t)
     }
 
     /// Takes the next position for `cursor` if it is there and plain, announced on `line`. See [`Window::take`].
     #[inline(always)]
     pub(crate) fn pop<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T) -> R) -> Option<R> {
-        let mut word = cursor.head.load(Acquire);
-        let mut rivalry = Rivalry::new();
         // A look before the announcement, so that an idle subscriber is in no scan's way.
-        if std::mem::needs_drop::<T>() && !self.slots.at(position(word)).is_plain_for(word) {
+        let is_there = |word| self.slots.at(position(word)).is_plain_for(word);
+        if std::mem::needs_drop::<T>() && !is_there(cursor.head.load(Acquire)) {
             return None;
         }
-        loop {
-            let h = position(word);
-            let slot = self.slots.at(h);
-            let announced = line.announce(h);
-            if !slot.is_plain_for(word) {
-                drop(announced);
-                self.left_empty_handed(cursor);
-                return None;
-            }
-            match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
-                // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
-                Ok(_) => return Some(unsafe { slot.read_plain(|value| read(h, value)) }),
-                Err(_) => {
-                    rivalry.step_back();
-                    word = cursor.head.load(Acquire);
-                }
-            }
+        let (word, n, announced) = cursor.advance(line, |word| is_there(word).into());
+        if n == 0 {
+            drop(announced);
+            self.left_empty_handed(cursor);
+            return None;
         }
+        let h = position(word);
+        // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
+        Some(unsafe { self.slots.at(h).read_plain(|value| read(h, value)) })
     }
 
     /// Takes up to `max` plain values in a row into `out`; returns how many. On unwinding as [`Window::take_run`]; then too, the values that stand
@@ -155,43 +134,25 @@ impl<T, A> Window<T, A> {
         lost: impl Fn(u64, u64),
     ) -> Option<usize> {
         let most = (max as u64).min(self.capacity());
-        let mut word = cursor.head.load(Acquire);
-        let mut rivalry = Rivalry::new();
-        loop {
-            let h = position(word);
-            let announced = line.announce(h);
-            let len = self.slots.plain_run(word, most);
-            if len == 0 {
-                drop(announced);
-                self.left_empty_handed(cursor);
-                return None;
-            }
+        if ((out.capacity() - out.len()) as u64) < most {
             // Before the claim, because it may allocate.
-            out.reserve(len as usize);
-            match cursor.head.compare_exchange(word, word + 2 * len, AcqRel, Acquire) {
-                Ok(_) => {
-                    *first = h;
-                    let mut run = Run {
-                        window: self,
-                        cursor,
-                        next: h,
-                        end: h + len,
-                        lost: &lost,
-                    };
-                    out.extend(self.slots.run(h, len).map(|slot| {
-                        let p = run.next;
-                        run.next += 1;
-                        // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
-                        unsafe { slot.read_plain(|value| read(p, value)) }
-                    }));
-                    return Some(len as usize);
-                }
-                Err(_) => {
-                    rivalry.step_back();
-                    word = cursor.head.load(Acquire);
-                }
-            }
+            out.reserve(self.slots.plain_run(cursor.head.load(Acquire), most) as usize);
         }
+        let room = (out.capacity() - out.len()) as u64;
+        let (word, n, announced) = cursor.advance(line, |word| self.slots.plain_run(word, most.min(room)));
+        if n == 0 {
+            drop(announced);
+            self.left_empty_handed(cursor);
+            return None;
+        }
+        *first = position(word);
+        let mut run = Run::new(self, cursor, *first, n, &lost);
+        out.extend(self.slots.run(*first, n).map(|slot| {
+            let p = run.step();
+            // SAFETY: I4: the run was announced before the stamps were checked, and claimed while announced.
+            unsafe { slot.read_plain(|value| read(p, value)) }
+        }));
+        Some(n as usize)
     }
 
     /// Whether there is room for a burst, or waiting for it is pointless.
@@ -210,33 +171,28 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn claim_run(&self, limit: &mut u64, max: u64, patient: bool) -> Result<Claim<'_, T, A>, Refusal> {
         let least = if patient { max.min(burst(self.capacity())) } else { 1 };
-        let mut word = self.tail.load(Relaxed);
-        let mut rivalry = Rivalry::new();
+        let mut asked_for = None;
         loop {
+            let mut wants_more = false;
+            let (word, n) = self.tail.advance(|word| {
+                let t = position(word);
+                wants_more = t + max > *limit && asked_for != Some(t);
+                let is_refused = wants_more || t + least > *limit || word & CLOSED != 0;
+                if is_refused { 0 } else { max.min(*limit - t) }
+            });
+            let t = position(word);
+            if n > 0 {
+                // SAFETY: I1: the run is this thread's claim; all of it is below `freed + capacity` (I3).
+                return Ok(unsafe { Claim::new(&self.slots, t, n) });
+            }
             if word & CLOSED != 0 {
                 return Err(Refusal::Closed);
             }
-            let t = position(word);
-            if t + max > *limit {
-                self.raise_limit(t, least, limit);
-                if t + least > *limit {
-                    let now = self.tail.load(Relaxed);
-                    if now == word {
-                        return Err(Refusal::Full(t));
-                    }
-                    word = now;
-                    continue;
-                }
+            if !wants_more {
+                return Err(Refusal::Full(t));
             }
-            let len = max.min(*limit - t);
-            match self.tail.compare_exchange(word, word + 2 * len, AcqRel, Relaxed) {
-                // SAFETY: I1: the CAS made `t..t + len` this thread's; all of it is below `freed + capacity` (I3).
-                Ok(_) => return Ok(unsafe { Claim::new(&self.slots, t, len) }),
-                Err(_) => {
-                    rivalry.step_back();
-                    word = self.tail.load(Relaxed);
-                }
-            }
+            self.raise_limit(t, least, limit);
+            asked_for = Some(t);
         }
     }
 
@@ -254,41 +210,13 @@ impl<T, A> Window<T, A> {
     /// If `read` unwinds, the position is lost to this cursor; the caller notices by a guard of its own.
     #[inline(always)]
     pub(crate) fn take<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T, Option<&A>) -> R) -> Take<R> {
-        let mut word = cursor.head.load(Acquire);
-        let mut rivalry = Rivalry::new();
-        loop {
-            if word & BEHIND != 0 {
-                match cursor.catch_up(&mut word) {
-                    Some(found) => {
-                        self.left_empty_handed(cursor);
-                        return found.into_take();
-                    }
-                    None => continue,
-                }
-            }
-            let h = position(word);
-            let announced = line.announce(h);
-            if let Some(stamp) = self.slots.full(h) {
-                match cursor.head.compare_exchange(word, word + 2, AcqRel, Acquire) {
-                    Ok(_) => {
-                        // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
-                        return Take::Got(unsafe { self.slots.read(h, stamp, |value, with| read(h, value, with)) });
-                    }
-                    Err(_) => {
-                        rivalry.step_back();
-                        word = cursor.head.load(Acquire);
-                    }
-                }
-                continue;
-            }
-            drop(announced);
-            let now = cursor.head.load(Acquire);
-            if now == word {
-                self.left_empty_handed(cursor);
-                return Take::Nothing(self.nothing(h));
-            }
-            word = now;
-        }
+        let (h, _, _announced) = match self.claim_next(cursor, line, 1) {
+            Ok(claimed) => claimed,
+            Err(refused) => return refused.into(),
+        };
+        let stamp = self.slots.full(h).expect("full while announced");
+        // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
+        Take::Got(unsafe { self.slots.read(h, stamp, |value, with| read(h, value, with)) })
     }
 
     /// Takes up to `max` positions in a row, at least one. If `read` unwinds at one of them, those behind it are given back if nobody
@@ -302,55 +230,43 @@ impl<T, A> Window<T, A> {
         mut read: impl FnMut(u64, &T, Option<&A>),
         lost: impl Fn(u64, u64),
     ) -> Take<usize> {
-        let mut word = cursor.head.load(Acquire);
-        let mut rivalry = Rivalry::new();
+        let (h, n, _announced) = match self.claim_next(cursor, line, max as u64) {
+            Ok(claimed) => claimed,
+            Err(refused) => return refused.into(),
+        };
+        let mut run = Run::new(self, cursor, h, n, &lost);
+        while run.next < run.end {
+            let p = run.step();
+            let stamp = self.slots.full(p).expect("full while announced");
+            // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
+            unsafe { self.slots.read(p, stamp, |value, with| read(p, value, with)) };
+        }
+        Take::Got(n as usize)
+    }
+
+    /// Claims up to `max` positions for `cursor`, announced on `line`: from where, and how many; or why not.
+    #[inline(always)]
+    fn claim_next<'l>(&self, cursor: &Cursor<T, A>, line: &'l Line, max: u64) -> Result<(u64, u64, Announced<'l>), Refused> {
+        let most = max.min(self.capacity());
         loop {
-            if word & BEHIND != 0 {
-                match cursor.catch_up(&mut word) {
-                    Some(found) => {
-                        self.left_empty_handed(cursor);
-                        return found.into_take();
-                    }
-                    None => continue,
-                }
-            }
+            let (word, n, announced) = cursor.advance(line, |word| match word & BEHIND {
+                0 => self.slots.full_run(position(word), most),
+                _ => 0,
+            });
             let h = position(word);
-            let announced = line.announce(h);
-            let most = (max as u64).min(self.capacity());
-            let len = (h..h + most).take_while(|&p| self.slots.full(p).is_some()).count() as u64;
-            if len > 0 {
-                match cursor.head.compare_exchange(word, word + 2 * len, AcqRel, Acquire) {
-                    Ok(_) => {
-                        let mut run = Run {
-                            window: self,
-                            cursor,
-                            next: h,
-                            end: h + len,
-                            lost: &lost,
-                        };
-                        while run.next < run.end {
-                            let p = run.next;
-                            run.next += 1;
-                            let stamp = self.slots.full(p).expect("full while announced");
-                            // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
-                            unsafe { self.slots.read(p, stamp, |value, with| read(p, value, with)) };
-                        }
-                        return Take::Got(len as usize);
-                    }
-                    Err(_) => {
-                        rivalry.step_back();
-                        word = cursor.head.load(Acquire);
-                    }
-                }
-                continue;
+            if n > 0 {
+                return Ok((h, n, announced));
             }
             drop(announced);
-            let now = cursor.head.load(Acquire);
-            if now == word {
+            let refused = if word & BEHIND != 0 {
+                cursor.catch_up(word).map(Refused::Found)
+            } else {
+                (cursor.head.load(Acquire) == word).then(|| Refused::Nothing(self.nothing(h)))
+            };
+            if let Some(refused) = refused {
                 self.left_empty_handed(cursor);
-                return Take::Nothing(self.nothing(h));
+                return Err(refused);
             }
-            word = now;
         }
     }
 
@@ -385,14 +301,14 @@ impl<T, A> Window<T, A> {
 
     /// For a subscriber about to sleep, after it has registered: whether there is something after all. See the table of orderings.
     pub(crate) fn recheck_items(&self, cursor: &Cursor<T, A>) -> bool {
-        let word = self.tail.fetch_add(0, AcqRel);
+        let word = self.tail.settled();
         let head = cursor.head.load(Acquire);
         word & CLOSED != 0 || head & BEHIND != 0 || position(word) > position(head)
     }
 
     /// For a publisher about to sleep on account of `cursor`, after it has registered: whether that cursor still blocks position `t`.
     pub(crate) fn recheck_blocked(&self, cursor: &Cursor<T, A>, t: u64) -> bool {
-        position(cursor.head.fetch_add(0, AcqRel)) + self.capacity() <= t
+        position(cursor.head.settled()) + self.capacity() <= t
     }
 
     /// Whether `cursor` stands in the way of position `t`.
@@ -402,7 +318,7 @@ impl<T, A> Window<T, A> {
 
     /// Accepts nothing from here on; what was accepted can still be read.
     pub(crate) fn close(&self) {
-        self.tail.fetch_or(CLOSED, AcqRel);
+        let _ = self.tail.update(|word| Some(word | CLOSED));
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -434,6 +350,26 @@ struct Run<'a, T, A, L: Fn(u64, u64)> {
     lost: &'a L,
 }
 
+impl<'a, T, A, L: Fn(u64, u64)> Run<'a, T, A, L> {
+    #[inline(always)]
+    fn new(window: &'a Window<T, A>, cursor: &'a Cursor<T, A>, from: u64, n: u64, lost: &'a L) -> Self {
+        Self {
+            window,
+            cursor,
+            next: from,
+            end: from + n,
+            lost,
+        }
+    }
+
+    /// The position to read now: if that unwinds, it is those behind it that are left.
+    #[inline(always)]
+    fn step(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+}
+
 impl<T, A, L: Fn(u64, u64)> Drop for Run<'_, T, A, L> {
     fn drop(&mut self) {
         if self.next < self.end && !self.window.give_back(self.cursor, self.next, self.end) {
@@ -453,11 +389,18 @@ impl<T, A> Drop for Window<T, A> {
     }
 }
 
-impl cursor::Found {
-    fn into_take<R>(self) -> Take<R> {
-        match self {
-            cursor::Found::Overtaken(range) => Take::Behind(range),
-            cursor::Found::Side => Take::Side,
+/// Why a subscriber claimed nothing.
+enum Refused {
+    Found(cursor::Found),
+    Nothing(Nothing),
+}
+
+impl<R> From<Refused> for Take<R> {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Found(cursor::Found::Overtaken(range)) => Self::Behind(range),
+            Refused::Found(cursor::Found::Side) => Self::Side,
+            Refused::Nothing(nothing) => Self::Nothing(nothing),
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use super::cursor::{Cursor, LEFT, Line, Overtaken, Overtaking, SideStore};
 use super::{BEHIND, Window, position};
-use crate::sync::{Arc, Ordering::*};
+use crate::sync::{Arc, Ordering::*, fence};
 use crate::user_code::clear_contained;
 
 /// How many payloads a pass takes out before it drops them: what may linger while the ring is busy.
@@ -161,10 +161,10 @@ impl<T, A> Window<T, A> {
     /// sees who the holder is, or it is seen here that there is more to do.
     fn entrust(&self, registry: &Registry<T, A>, holder: Option<&Arc<Cursor<T, A>>>, upto: u64) -> Pass {
         self.holder.store(holder.map_or(0, |cursor| cursor.id), Relaxed);
+        fence(SeqCst);
         let asked = |cursor: &&Arc<Cursor<T, A>>| holder.is_none_or(|holder| Arc::ptr_eq(holder, cursor));
         let mut is_idle = false;
         for cursor in registry.cursors.iter().filter(asked) {
-            cursor.head.fetch_add(0, AcqRel);
             is_idle |= !self.has_next(cursor);
         }
         if is_idle && registry.upto() > upto {
@@ -179,8 +179,8 @@ impl<T, A> Window<T, A> {
 
     /// Whether a scan may free anything on account of what this cursor's subscriber has done. Called when that is done.
     fn is_entrusted(&self, cursor: &Cursor<T, A>) -> bool {
-        // A read-modify-write: see `entrust`.
-        cursor.head.fetch_add(0, AcqRel);
+        // See `entrust`.
+        fence(SeqCst);
         let holder = self.holder.load(Relaxed);
         holder == 0 || holder == cursor.id
     }
@@ -301,7 +301,7 @@ impl<T, A> Window<T, A> {
         registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
         // The scan does not look at this head any more, so no claim on it may succeed from here on; Acquire, so that the scan finds the
         // lines of those that succeeded before.
-        cursor.head.swap(LEFT, AcqRel);
+        let _ = cursor.head.update(|_| Some(LEFT));
         drop(registry);
         self.reclaim(0);
     }
@@ -325,14 +325,14 @@ impl<T, A> Window<T, A> {
     pub(crate) fn seek<R>(&self, cursor: &Cursor<T, A>, to: Start, forget: impl FnOnce() -> R) -> (u64, Option<Overtaken>, R) {
         let registry = self.registry.lock();
         let to = self.resolve(to);
-        let mut word = cursor.head.load(Acquire);
-        while word != LEFT {
-            cursor.since.store(to, Relaxed);
-            match cursor.head.compare_exchange(word, to << 1, AcqRel, Acquire) {
-                Ok(_) => break,
-                Err(actual) => word = actual,
+        let moved = cursor.head.update(|word| {
+            if word == LEFT {
+                return None;
             }
-        }
+            cursor.since.store(to, Relaxed);
+            Some(to << 1)
+        });
+        let word = moved.unwrap_or(LEFT);
         let overtaken = cursor.overtaken_by(word);
         let forgotten = forget();
         drop(registry);
@@ -344,7 +344,7 @@ impl<T, A> Window<T, A> {
     #[cold]
     pub(super) fn give_back(&self, cursor: &Cursor<T, A>, from: u64, to: u64) -> bool {
         let registry = self.registry.lock();
-        let given = cursor.head.compare_exchange(to << 1, from << 1, AcqRel, Acquire).is_ok();
+        let given = cursor.head.update(|word| (word == to << 1).then_some(from << 1)).is_ok();
         drop(registry);
         self.reclaim(0);
         given
