@@ -2,7 +2,8 @@
 
 use crate::ring::Take;
 use crate::sync::Ordering::*;
-use crate::topic::delivery::{Delivery, Mode};
+use crate::topic::delivery::Delivery;
+use crate::topic::mode::Mode;
 use crate::topic::seat::{Blocked, Credit, Credits, Fast, LOOKS, Look, Seat};
 use crate::topic::shared::{Fresh, Ring, Taken};
 use crate::topic::state::Place;

@@ -11,118 +11,10 @@ use crate::message::Headers;
 use crate::offset::Offset;
 use crate::sync::Arc;
 use crate::time::Timestamp;
-use crate::topic::seat::{Credit, Credits, Seat};
+use crate::topic::seat::{Credit, Credits};
 use crate::topic::settle::Failure;
 use crate::topic::shared::Taken;
 use crate::topic::state::{Held, SubscriptionState};
-
-/// How a handle receives: as deliveries that want a verdict ([`Explicit`]), or as plain payloads ([`Auto`]).
-///
-/// The mode is a type, because it changes what `recv` returns. Sealed.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> ringmq::Result<()> {
-/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
-/// let explicit = topic.subscribe("numbers")?;
-/// let auto = explicit.auto_ack();
-/// topic.publish(1)?;
-/// topic.publish(2)?;
-/// explicit.recv()?.ack()?;
-/// assert_eq!(auto.recv()?, 2);
-/// # Ok(())
-/// # }
-/// ```
-pub trait Mode: sealed::Sealed + Send + Sync + 'static {
-    /// What receiving gives.
-    type Item<T: Send + 'static>: Send;
-
-    #[doc(hidden)]
-    const EXPLICIT: bool;
-
-    #[doc(hidden)]
-    #[allow(private_interfaces)]
-    fn fresh<T: Send + 'static>(taken: Taken<T>, credit: Option<Credit<T>>) -> Self::Item<T>;
-
-    #[doc(hidden)]
-    #[allow(private_interfaces)]
-    fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<Self::Item<T>>) -> Option<usize>;
-
-    /// As `fresh`, for a message that was delivered before, or where the ack timeout is to start.
-    #[doc(hidden)]
-    #[allow(private_interfaces)]
-    fn limited<T: Send + 'static>(held: Held<T>, credit: Option<Credit<T>>) -> Self::Item<T>;
-}
-
-/// Receives [`Delivery`]s: each is to be acked, nacked or rejected.
-///
-/// # Examples
-///
-/// See [`Mode`].
-#[derive(Clone, Copy, Debug)]
-pub enum Explicit {}
-
-/// Receives plain payloads: each counts as done when it is received.
-///
-/// # Examples
-///
-/// See [`Mode`].
-#[derive(Clone, Copy, Debug)]
-pub enum Auto {}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Explicit {}
-    impl Sealed for super::Auto {}
-}
-
-impl Mode for Explicit {
-    type Item<T: Send + 'static> = Delivery<T>;
-    const EXPLICIT: bool = true;
-
-    #[allow(private_interfaces)]
-    #[inline(always)]
-    fn fresh<T: Send + 'static>(taken: Taken<T>, credit: Option<Credit<T>>) -> Delivery<T> {
-        let credit = credit.expect("an explicit seat takes credit before it takes a message");
-        Delivery::new(Held::fresh(taken), credit)
-    }
-
-    #[allow(private_interfaces)]
-    #[inline]
-    fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<Delivery<T>>) -> Option<usize> {
-        seat.pop_deliveries(max, out)
-    }
-
-    #[allow(private_interfaces)]
-    fn limited<T: Send + 'static>(mut held: Held<T>, credit: Option<Credit<T>>) -> Delivery<T> {
-        let credit = credit.expect("an explicit seat takes credit before it takes a message");
-        credit.account().grant(&mut held);
-        Delivery::new(held, credit)
-    }
-}
-
-impl Mode for Auto {
-    type Item<T: Send + 'static> = T;
-    const EXPLICIT: bool = false;
-
-    #[allow(private_interfaces)]
-    #[inline(always)]
-    fn fresh<T: Send + 'static>(taken: Taken<T>, _credit: Option<Credit<T>>) -> T {
-        taken.value
-    }
-
-    #[allow(private_interfaces)]
-    #[inline]
-    fn pop_run<T: Send + 'static>(seat: &mut Seat<T>, max: usize, out: &mut Vec<T>) -> Option<usize> {
-        seat.pop_run(max, out)
-    }
-
-    #[allow(private_interfaces)]
-    fn limited<T: Send + 'static>(held: Held<T>, _credit: Option<Credit<T>>) -> T {
-        held.value
-    }
-}
 
 /// One hand-over of one message. It is owned, and owning it is the lease: each verdict consumes it, so there is exactly one.
 ///
@@ -171,6 +63,19 @@ impl<T: Send + 'static> Out<T> {
             Some(history) => history.lease.is_none_or(|lease| self.account().end_lease(lease)),
         }
     }
+
+    /// Acks, and gives the message out.
+    #[inline(always)]
+    fn into_held(self) -> Result<Held<T>> {
+        let in_time = self.end_lease();
+        end_credit(self.credit, in_time);
+        if in_time { Ok(self.held) } else { Err(Error::LeaseLost) }
+    }
+}
+
+#[cold]
+fn ack_slowly<T: Send + 'static>(out: Out<T>) -> Result<()> {
+    out.into_held().map(drop)
 }
 
 /// Gives a credit back. If the lease had run out, that was done then.
@@ -211,6 +116,12 @@ impl<T: Send + 'static> Delivery<T> {
         self.out.take().expect(UNSETTLED)
     }
 
+    /// What a delivery is made of.
+    pub(crate) fn into_parts(self) -> (Credit<T>, Held<T>) {
+        let Out { credit, held } = self.conclude();
+        (credit, held)
+    }
+
     /// Done: the subscription will not see the message again.
     ///
     /// # Errors
@@ -231,16 +142,15 @@ impl<T: Send + 'static> Delivery<T> {
     /// ```
     #[inline(always)]
     pub fn ack(self) -> Result<()> {
-        self.into_held().map(drop)
-    }
-
-    /// Acks, and gives the message out.
-    #[inline(always)]
-    fn into_held(self) -> Result<Held<T>> {
         let out = self.conclude();
-        let in_time = out.end_lease();
-        end_credit(out.credit, in_time);
-        if in_time { Ok(out.held) } else { Err(Error::LeaseLost) }
+        if out.held.history.is_some() {
+            return ack_slowly(out);
+        }
+        // Part by part, and none by a call that may unwind while others are alive: so the delivery never has to be in memory.
+        let Out { credit, held } = out;
+        drop(held);
+        drop(credit);
+        Ok(())
     }
 
     /// Acks all of these; credits of one lender are returned together.
@@ -286,7 +196,7 @@ impl<T: Send + 'static> Delivery<T> {
     /// ```
     #[inline]
     pub fn into_inner(self) -> Result<T> {
-        self.into_held().map(|held| held.value)
+        self.conclude().into_held().map(|held| held.value)
     }
 
     /// Failed: it is delivered again after the subscription's back-off, or goes to the dead letters if it failed too often.

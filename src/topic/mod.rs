@@ -18,6 +18,7 @@ mod conflation;
 mod core;
 mod delivery;
 mod handle;
+mod mode;
 #[cfg(all(test, ringmq_loom))]
 mod models;
 mod options;
@@ -38,8 +39,9 @@ mod subscription;
 mod unwind;
 
 pub(crate) use self::core::TopicCore;
-pub use self::delivery::{Auto, Delivery, Explicit, Mode};
+pub use self::delivery::Delivery;
 pub use self::handle::{Message, Topic};
+pub use self::mode::{Auto, Explicit, Mode};
 pub use self::options::{Payload, TopicOptions};
 pub use self::publish::{Durability, PublishError, PublishFailure, Receipt};
 pub use self::publish_future::PublishFuture;

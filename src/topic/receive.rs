@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::delivery::lag::Lagged;
 use crate::sync::{Arc, AtomicUsize, Ordering::*};
-use crate::topic::delivery::Mode;
+use crate::topic::mode::Mode;
 use crate::topic::seat::{Blocked, Seat};
 use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Seats;

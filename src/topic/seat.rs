@@ -12,7 +12,7 @@ use crate::delivery::lag::Lagged;
 use crate::message::Meta;
 use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing, Queue, Window};
 use crate::sync::{Arc, Ordering::*};
-use crate::topic::delivery::Mode;
+use crate::topic::mode::Mode;
 use crate::topic::shared::{Cloner, Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
 
@@ -106,22 +106,16 @@ impl<T: Send + 'static> Seat<T> {
         }
     }
 
-    /// The next message by the fast path, if there is one; else what `otherwise` says.
+    /// The next message by the fast path, if there is one.
     #[inline(always)]
-    pub(crate) fn pop_or<M: Mode, E>(&mut self, otherwise: impl FnOnce(&mut Self) -> Result<M::Item<T>, E>) -> Result<M::Item<T>, E> {
-        if let Some(item) = self.pop::<M>() {
-            return Ok(item);
-        }
-        otherwise(self)
+    pub(crate) fn pop<M: Mode>(&mut self) -> Option<M::Item<T>> {
+        M::pop_or(self, |_| Err(())).ok()
     }
 
+    /// The next plain message of the ring, if nothing stands before it.
     #[inline(always)]
-    pub(crate) fn pop<M: Mode>(&self) -> Option<M::Item<T>> {
-        let fast = self.fast()?;
-        if M::EXPLICIT && !self.lender.has_credit() {
-            return None;
-        }
-        let (offset, value) = match fast {
+    pub(super) fn pop_plain(&self) -> Option<(u64, T)> {
+        let popped = match self.fast()? {
             Fast::Queue(queue) => queue.pop()?,
             Fast::Window(window, cloner, cursor, line) => {
                 let popped = (cloner.pop)(window, &self.state, cursor, line)?;
@@ -129,22 +123,22 @@ impl<T: Send + 'static> Seat<T> {
                 popped
             }
         };
-        self.taken::<M>(offset, value)
+        self.taken_one();
+        Some(popped)
     }
 
-    /// What the receiver gets for a plain message, on the seat's own credit. If that was collected by another seat just now, the message waits
-    /// beside the ring for whoever has credit.
+    /// As `pop_plain`, on the seat's own credit. If that was collected by another seat just now, the message waits beside the ring for whoever has
+    /// credit.
     #[inline(always)]
-    fn taken<M: Mode>(&self, offset: u64, value: T) -> Option<M::Item<T>> {
-        self.taken_one();
-        let taken = Taken { offset, value, meta: None };
-        if !M::EXPLICIT {
-            return Some(M::fresh(taken, None));
+    pub(super) fn pop_on_own_credit(&self) -> Option<(u64, T, Credit<T>)> {
+        if !self.lender.has_credit() {
+            return None;
         }
+        let (offset, value) = self.pop_plain()?;
         match self.lender.lend_own() {
-            Some(credit) => Some(M::fresh(taken, Some(credit))),
+            Some(credit) => Some((offset, value, credit)),
             None => {
-                self.put_aside(taken);
+                self.put_aside(Taken { offset, value, meta: None });
                 None
             }
         }
@@ -158,7 +152,7 @@ impl<T: Send + 'static> Seat<T> {
     /// The next message, if there is one.
     #[inline]
     pub(crate) fn next<M: Mode>(&mut self) -> Result<M::Item<T>, Blocked> {
-        self.pop_or::<M, _>(Self::try_next::<M>)
+        M::pop_or(self, Self::try_next::<M>)
     }
 
     /// Takes the next message, if there is one, by the long way.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::sync::{Ordering::*, plain};
-use crate::topic::delivery::Mode;
+use crate::topic::mode::Mode;
 use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Subscription;
 use crate::wait::{Key, Spin, Wake};

@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use crate::error::Result;
 use crate::sync::Arc;
-use crate::topic::delivery::{Explicit, Mode};
+use crate::topic::mode::{Explicit, Mode};
 use crate::topic::receive::{Recv, RecvBatch, RecvError, SeatRef, TryRecvError, Until, Waiting};
 use crate::topic::seat::Seat;
 use crate::topic::subscription::{Seats, Subscription};
@@ -71,7 +71,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn recv(&mut self) -> Result<M::Item<T>, RecvError> {
-        self.seat.pop_or::<M, _>(Seat::recv_slowly::<M>)
+        M::pop_or(&mut self.seat, Seat::recv_slowly::<M>)
     }
 
     /// As [`Subscription::try_recv`].
@@ -81,7 +81,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     /// As there.
     #[inline]
     pub fn try_recv(&mut self) -> Result<M::Item<T>, TryRecvError> {
-        self.seat.pop_or::<M, _>(Seat::try_recv_slowly::<M>)
+        M::pop_or(&mut self.seat, Seat::try_recv_slowly::<M>)
     }
 
     /// As [`Subscription::recv_timeout`].
