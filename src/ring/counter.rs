@@ -189,7 +189,8 @@ impl Counter {
         if held != address(this) {
             return None;
         }
-        this.inside.store(address(self), Relaxed);
+        // Release: whoever waits for the end of an earlier change may see this one instead.
+        this.inside.store(address(self), Release);
         let inside = Inside(this);
         fence::light();
         (self.hot.held.load(Relaxed) == held).then_some(inside)
@@ -278,5 +279,31 @@ impl Counter {
             .wanted
             .store((2 * self.hot.wanted.load(Relaxed)).min(LONGEST_STREAK), Relaxed);
         self.hot.word.fetch_and(!BIASED, AcqRel) & !BIASED
+    }
+}
+
+#[cfg(all(test, not(ringmq_loom)))]
+mod tests {
+    use super::*;
+
+    /// Thousands of hand-overs: a thread that nearly always holds the counter, and rivals that take it away now and then.
+    #[test]
+    fn no_change_is_lost_while_a_counter_goes_from_hand_to_hand() {
+        let changes: u64 = if cfg!(miri) { 2_000 } else { 2_000_000 };
+        let counter = Counter::new(0, true);
+        std::thread::scope(|scope| {
+            for rarely in [1, 100, 1_000] {
+                let counter = &counter;
+                scope.spawn(move || {
+                    for _ in 0..changes / rarely {
+                        assert!(counter.change(|word| Some(word + 1)).is_ok());
+                        for _ in 1..rarely {
+                            crate::sync::spin_loop();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(counter.load(Acquire), changes + changes / 100 + changes / 1_000);
     }
 }

@@ -173,7 +173,7 @@ impl<S: Account> Lender<S> {
     #[inline(always)]
     pub(crate) fn lend_own(&self) -> Option<Loan<S>> {
         let lent = self.node().word.change(|word| (unused(word) != 0).then(|| word - UNUSED + OUT));
-        lent.is_ok().then_some(Loan { node: self.node })
+        lent.is_ok().then(|| Loan { node: self.node })
     }
 
     /// Takes up to `most` credits.

@@ -253,3 +253,16 @@ fn what_was_done_before_paying_back_is_seen_by_whoever_frees_the_node() {
         bank.assert_all_back();
     });
 }
+
+#[test]
+fn a_lender_whose_credit_is_out_lends_none_by_the_fast_way_and_none_comes_back() {
+    check(|| {
+        let bank = Owner::new(1);
+        let lender = bank.lender();
+        let only = bank.lend(&lender).unwrap();
+        assert!(lender.lend_own().is_none());
+        assert_eq!(bank.pool().out(), 1, "what was not lent was not paid back");
+        bank.pay_back(only);
+        assert_eq!(bank.pool().out(), 0);
+    });
+}
