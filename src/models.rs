@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `LOOM_MAX_PREEMPTIONS` bounds how often a thread is interrupted where it would not wait (default 2; 3 on demand, which takes many times
-//! as long). With 1, threads sleep without looking again first, and counters lean
-//! towards threads at once, which finds what is wrong with waking and with handing over: run both. `-- --nocapture` tells how many executions each model had.
+//! as long). With 1, threads sleep without looking again first, and counters lean towards threads at once, which finds what is wrong with waking
+//! and with handing over: run both. `-- --nocapture` tells how many executions each model had.
 //!
 //! The models stand beside the modules that they check: `ring/models/`, `wait/models.rs`, `topic/models/`. They stay tiny: two or three
 //! threads, capacities of one or two. A model fails by a wrong result, by two threads in one slot at the same time (the cells are

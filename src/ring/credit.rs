@@ -2,8 +2,8 @@
 //!
 //! A pool holds a fixed number of credits. A *lender* (one thread's handle) draws some of them in a chunk and keeps them in a word of
 //! its own; lending takes one from that word and paying back returns it there, so a loan costs two changes of a word that no other lender
-//! touches, and that leans towards the thread that makes them. When the pool is empty, a lender collects what others hold unused; when there is nothing to collect, it
-//! marks every word as *wanted*, and from then on loans are paid back to the pool, whose owner is told.
+//! touches, and that leans towards the thread that makes them. When the pool is empty, a lender collects what others hold unused; when
+//! there is nothing to collect, it marks every word as *wanted*, and from then on loans are paid back to the pool, whose owner is told.
 //!
 //! The bound is exact: credits in the pool, in the words, and out on loan always add up to the same number.
 //!

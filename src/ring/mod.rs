@@ -37,7 +37,7 @@
 //! |---|---|---|---|
 //! | `Slot::stamp` | the publisher that claimed the position; the queue's reader that claimed it | everyone | store Release, load Acquire: carries the value (and, freeing, the end of the read) |
 //! | every counter's `word` | its holder by stores, everybody else by compare-and-exchange | everyone | change AcqRel, or by the holder Release: see the next rows. Load Acquire, or by the holder Relaxed: nobody else writes it meanwhile |
-//! | a counter's `held`, a thread's `inside` | the holder and who revokes | the same | Relaxed on either side of a pair of fences (`fence.rs`): the holder finds itself dispossessed, or the other finds it inside. `inside` is given up with Release and looked at with Acquire: the word that the holder stored comes with it |
+//! | a counter's `held`, a thread's `inside` | the holder and who revokes | the same | `held` Relaxed: a pair of fences (`fence.rs`) stands between the two on either side, so the holder finds itself dispossessed, or the other finds it inside. `inside` is stored with Release, also when the next change begins, and loaded with Acquire: the word that the holder stored before comes with it |
 //! | a counter's `last`, `streak`, `wanted` | whoever changes it | the same | Relaxed: guesses |
 //! | `tail` | publishers (claim), `close` | publishers, readers that found nothing | claim AcqRel: a sleeper settles `tail` by a read-modify-write, so the claim that follows it in `tail`'s order sees that somebody sleeps; if there is a holder, the pair of fences says the same of its next claim. Load Acquire before answering Empty or Closed: with the close bit comes everything claimed before it |
 //! | `Queue::head` | readers (claim) | publishers that found no room | claim AcqRel: the mirror image, for publishers that sleep |
@@ -121,37 +121,6 @@ const fn burst(capacity: u64) -> u64 {
         1
     } else {
         eighth
-    }
-}
-
-/// What a thread does that lost a claim to another: it steps back, longer each time, and looks anew.
-///
-/// Meanwhile the winner makes its next claims with the line in its own cache; otherwise the line goes back and forth with each claim. Measured
-/// with 2 publishers and 2 competing subscribers on two cores, 19 million messages a second became 34; with 4 publishers that rarely find
-/// the ring full, 27 became 38.
-struct Rivalry {
-    lost: u32,
-}
-
-/// How many pauses the first step back takes, and how often it is doubled.
-const STEP_BACK: u32 = 32;
-const DOUBLED: u32 = 2;
-
-impl Rivalry {
-    #[inline(always)]
-    const fn new() -> Self {
-        Self { lost: 0 }
-    }
-
-    #[cold]
-    fn step_back(&mut self) {
-        if cfg!(ringmq_loom) {
-            return; // a model tries every order anyway
-        }
-        for _ in 0..STEP_BACK << self.lost {
-            crate::sync::spin_loop();
-        }
-        self.lost = DOUBLED.min(self.lost + 1);
     }
 }
 

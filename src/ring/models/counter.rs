@@ -21,6 +21,17 @@ fn claim(counter: &Counter) -> u64 {
     word >> 1
 }
 
+/// A thread that says that it sleeps, then looks where the counter is.
+fn sleeper(counter: &Arc<Counter>) -> (Arc<AtomicU64>, loom::thread::JoinHandle<u64>) {
+    let sleeps = Arc::new(AtomicU64::new(0));
+    let (counter, says) = (counter.clone(), sleeps.clone());
+    let sleeper = thread::spawn(move || {
+        says.store(1, Relaxed);
+        counter.settled() >> 1
+    });
+    (sleeps, sleeper)
+}
+
 fn assert_each_once(mut claimed: Vec<u64>) {
     claimed.sort_unstable();
     let expected: Vec<u64> = (2..2 + claimed.len() as u64).collect();
@@ -71,14 +82,7 @@ fn what_a_claim_owns_is_its_own_whoever_holds_the_counter() {
 fn a_change_that_a_sleeper_has_not_seen_sees_the_sleeper() {
     check_leaning(ALL, || {
         let counter = leaning();
-        let sleeps = Arc::new(AtomicU64::new(0));
-        let sleeper = {
-            let (counter, sleeps) = (counter.clone(), sleeps.clone());
-            thread::spawn(move || {
-                sleeps.store(1, Relaxed);
-                counter.settled() >> 1
-            })
-        };
+        let (sleeps, sleeper) = sleeper(&counter);
         let last = claim(&counter).max(claim(&counter));
         let is_seen = sleeps.load(Relaxed) == 1;
         let end = sleeper.join().unwrap();
@@ -93,14 +97,7 @@ fn a_change_that_a_sleeper_has_not_seen_sees_the_sleeper() {
 fn a_sleeper_that_meets_a_revocation_is_seen_by_the_former_holder() {
     check_leaning(1, || {
         let counter = leaning();
-        let sleeps = Arc::new(AtomicU64::new(0));
-        let sleeper = {
-            let (counter, sleeps) = (counter.clone(), sleeps.clone());
-            thread::spawn(move || {
-                sleeps.store(1, Relaxed);
-                counter.settled() >> 1
-            })
-        };
+        let (sleeps, sleeper) = sleeper(&counter);
         let rival = {
             let counter = counter.clone();
             thread::spawn(move || counter.update(|word| Some(word + 2)).is_ok())
@@ -119,7 +116,7 @@ fn a_former_holder_that_comes_late_disturbs_no_later_one() {
         let counter = leaning();
         let second = {
             let counter = counter.clone();
-            // The second claim leans the counter towards this thread, the third is made as its holder.
+            // Two claims in a row, and the counter leans towards this thread.
             thread::spawn(move || vec![claim(&counter), claim(&counter)])
         };
         let third = {
