@@ -145,7 +145,16 @@ mod imp {
     pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::sync::atomic::fence;
     pub(crate) use loom::thread::yield_now;
-    pub(crate) use loom::thread_local;
+    pub(crate) use thread_local_of_a_model as thread_local;
+
+    /// That of the standard library, as far as it is used: the model checker's knows no constants.
+    macro_rules! thread_local_of_a_model {
+        ($(#[$attribute:meta])* static $name:ident: $type:ty = const { $value:expr };) => {
+            loom::thread_local! { $(#[$attribute])* static $name: $type = $value; }
+        };
+        ($($any:tt)*) => { loom::thread_local! { $($any)* } };
+    }
+    pub(crate) use thread_local_of_a_model;
 
     /// Threads whose `park` keeps the token that `unpark` leaves. That of the model checker forgets it if the thread is just yielding, and
     /// unblocks a thread that waits for a lock.
@@ -203,8 +212,11 @@ mod imp {
     }
 
     /// In models a counter leans at once, or never: with more than one preemption there are too many executions, but for the models that are about it.
+    /// `RINGMQ_LEAN` says always.
     pub(crate) fn first_streak() -> u64 {
-        if LEANS.get() || !looks_first() { 1 } else { u64::MAX }
+        static ALWAYS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        let always = *ALWAYS.get_or_init(|| std::env::var_os("RINGMQ_LEAN").is_some());
+        if always || LEANS.get() || !looks_first() { 1 } else { u64::MAX }
     }
 
     /// Models know no time: a wait with a deadline may end at any moment.

@@ -30,11 +30,19 @@
 //!
 //! A thread gets the counter after so many changes that no other thread came between. Each time that it is taken away, it takes longer.
 
-use super::fence;
+use std::cell::Cell;
+use std::ptr;
+
+use super::{fence, position};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering, Ordering::*, first_streak, plain, spin_loop, yield_now};
 
 /// The bit of a word that says: only the holder may change it, by plain stores.
+///
+/// A holder gets to see it, and leaves it: whoever looks at a word within a change knows that the top bit says nothing to it.
 const BIASED: u64 = 1 << 63;
+
+/// No thread has this address; nor 0, which is that of a thread no counter ever leant towards.
+const NOBODY: usize = 1;
 
 /// How many changes in a row a thread makes at most before a counter leans towards it.
 ///
@@ -52,7 +60,7 @@ pub(super) struct Counter {
 /// What a change touches.
 struct Hot {
     word: AtomicU64,
-    /// The address of the holder, or 0. Written under the lock.
+    /// The address of the holder, or `NOBODY`. Written under the lock.
     held: AtomicUsize,
     /// Which thread made the last change, how many it made in a row, and how many it takes. Guesses, unless one thread alone comes here.
     last: plain::AtomicUsize,
@@ -66,8 +74,32 @@ struct Thread {
     inside: CachePadded<AtomicUsize>,
 }
 
+/// The thread's share in what counters know of it.
+struct Own(Arc<Thread>);
+
 crate::sync::thread_local! {
-    static THIS: Arc<Thread> = Arc::new(Thread { inside: CachePadded::new(AtomicUsize::new(0)) });
+    static OWN: Own = Own::new();
+}
+
+crate::sync::thread_local! {
+    /// Where that is, for the usual way, which has no time to ask whether `OWN` was made: null before it is, and when the thread is ending.
+    static THIS: Cell<*const Thread> = const { Cell::new(ptr::null()) };
+}
+
+impl Own {
+    fn new() -> Self {
+        let own = Self(Arc::new(Thread {
+            inside: CachePadded::new(AtomicUsize::new(0)),
+        }));
+        THIS.with(|this| this.set(&raw const *own.0));
+        own
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = THIS.try_with(|this| this.set(ptr::null()));
+    }
 }
 
 /// A thread between steps 1 and 6.
@@ -81,14 +113,18 @@ impl Drop for Inside<'_> {
     }
 }
 
+/// Tells the compiler that what comes next belongs behind everything else.
+#[cold]
+const fn out_of_line() {}
+
 fn address<T>(of: &T) -> usize {
-    std::ptr::from_ref(of).addr()
+    ptr::from_ref(of).addr()
 }
 
-/// The address of the calling thread; 0 if it is ending.
+/// The calling thread; null if no counter ever leant towards it, or it is ending.
 #[inline(always)]
-fn this_thread() -> usize {
-    THIS.try_with(|this| address(&**this)).unwrap_or(0)
+fn this_thread() -> *const Thread {
+    THIS.try_with(Cell::get).unwrap_or(ptr::null())
 }
 
 impl Counter {
@@ -96,7 +132,7 @@ impl Counter {
     pub(super) fn new(word: u64, leans: bool) -> Self {
         let hot = Hot {
             word: AtomicU64::new(word),
-            held: AtomicUsize::new(0),
+            held: AtomicUsize::new(NOBODY),
             last: plain::AtomicUsize::new(0),
             streak: plain::AtomicU64::new(0),
             wanted: plain::AtomicU64::new(if leans { first_streak() } else { u64::MAX }),
@@ -128,86 +164,92 @@ impl Counter {
         }
     }
 
-    /// Advances a counter of positions, shifted by one bit, by as many as `look` says of the word, if any. Returns the word before, and how many.
+    /// Advances a counter of positions, shifted by one bit, by as many as `look` finds from the word on. Returns the position before, and what was
+    /// found; if that was nothing, the word.
     #[inline(always)]
-    pub(super) fn advance(&self, mut look: impl FnMut(u64) -> u64) -> (u64, u64) {
-        let mut by = 0;
-        let changed = self.change(|word| {
-            by = look(word);
-            (by > 0).then_some(word + (by << 1))
+    pub(super) fn advance<R>(&self, mut look: impl FnMut(u64) -> Option<(u64, R)>) -> Result<(u64, R), u64> {
+        let advanced = self.change(|word| {
+            let (by, found) = look(word)?;
+            Some((word + (by << 1), found))
         });
-        (changed.unwrap_or_else(|word| word), by)
+        advanced.map(|(word, found)| (position(word), found))
     }
 
-    /// Changes the word to what `to`, which is quick and does not unwind, makes of it, or leaves it. Returns the word before; as an error, if it
-    /// was left.
+    /// Changes the word to what `to`, which is quick and does not unwind, makes of it, or leaves it. Returns the word before, and what `to` has to
+    /// say; as an error the word, if it was left.
     #[inline(always)]
-    pub(super) fn change(&self, mut to: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
+    pub(super) fn change<R>(&self, mut to: impl FnMut(u64) -> Option<(u64, R)>) -> Result<(u64, R), u64> {
         if let Some(done) = self.change_as_holder(&mut to) {
             return done;
         }
-        let changed = self.update(to);
+        out_of_line();
+        let changed = self.update_to(to);
         if changed.is_ok() {
             self.count();
         }
         changed
     }
 
-    /// As `change`, by a thread that perhaps does not own what the counter is in any more once it has changed it.
+    /// As `change`, by a thread that perhaps does not own what the counter is in any more once it has changed it. Says whether it was changed.
     #[inline(always)]
-    pub(super) fn change_and_go(&self, mut to: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
-        if let Some(done) = self.change_as_holder(&mut to) {
-            return done;
+    pub(super) fn change_and_go(&self, to: impl Fn(u64) -> Option<u64>) -> bool {
+        let to = |word| Some((to(word)?, ()));
+        if let Some(done) = self.change_as_holder(to) {
+            return done.is_ok();
         }
-        if self.hot.last.load(Relaxed) != this_thread() {
+        if self.hot.last.load(Relaxed) != this_thread().addr() {
             // It goes back and forth between two threads: not before it, because the counter may be gone then.
             self.hot.last.store(0, Relaxed);
         }
-        self.update(to)
+        self.update_to(to).is_ok()
     }
 
     #[inline(always)]
-    fn change_as_holder(&self, to: &mut impl FnMut(u64) -> Option<u64>) -> Option<Result<u64, u64>> {
-        let held = self.hot.held.load(Relaxed);
-        if held == 0 {
-            return None;
-        }
-        let change = |this: &Arc<Thread>| {
-            let _inside = self.enter(held, this)?;
-            // Relaxed: this thread was the last to write it, or came after whoever was.
-            let word = self.load(Relaxed);
-            let Some(to) = to(word) else { return Some(Err(word)) };
-            self.hot.word.store(to | BIASED, Release);
-            Some(Ok(word))
+    fn change_as_holder<R>(&self, mut to: impl FnMut(u64) -> Option<(u64, R)>) -> Option<Result<(u64, R), u64>> {
+        let _inside = self.enter()?;
+        // Relaxed: this thread was the last to write it, or came after whoever was.
+        let word = self.hot.word.load(Relaxed);
+        let Some((to, said)) = to(word) else {
+            return Some(Err(word & !BIASED));
         };
-        THIS.try_with(change).ok()?
+        self.hot.word.store(to, Release);
+        Some(Ok((word, said)))
     }
 
     /// Steps 1 to 3.
     #[inline(always)]
-    fn enter<'t>(&self, held: usize, this: &'t Thread) -> Option<Inside<'t>> {
-        if held != address(this) {
+    fn enter(&self) -> Option<Inside<'_>> {
+        let this = this_thread();
+        if self.hot.held.load(Relaxed) != this.addr() {
             return None;
         }
+        // SAFETY: I6: it is not null, and kept by this thread until it is.
+        let this = unsafe { &*this };
         // Release: whoever waits for the end of an earlier change may see this one instead.
         this.inside.store(address(self), Release);
         let inside = Inside(this);
         fence::light();
-        (self.hot.held.load(Relaxed) == held).then_some(inside)
+        (self.hot.held.load(Relaxed) == address(this)).then_some(inside)
     }
 
     /// As `change`, in the way of all who are not the holder.
     #[inline(always)]
-    pub(super) fn update(&self, mut to: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
+    pub(super) fn update(&self, to: impl Fn(u64) -> Option<u64>) -> Result<u64, u64> {
+        let updated = self.update_to(|word| Some((to(word)?, ())));
+        updated.map(|(word, ())| word)
+    }
+
+    #[inline(always)]
+    fn update_to<R>(&self, mut to: impl FnMut(u64) -> Option<(u64, R)>) -> Result<(u64, R), u64> {
         let mut rivalry = Rivalry::new();
         loop {
             let mut word = self.hot.word.load(Acquire);
             if word & BIASED != 0 {
                 word = self.revoke();
             }
-            let to = to(word).ok_or(word)?;
+            let (to, said) = to(word).ok_or(word)?;
             if self.hot.word.compare_exchange(word, to, AcqRel, Relaxed).is_ok() {
-                return Ok(word);
+                return Ok((word, said));
             }
             rivalry.step_back();
         }
@@ -221,12 +263,9 @@ impl Counter {
         if wanted == u64::MAX {
             return;
         }
-        let this = this_thread();
-        let streak = if hot.last.load(Relaxed) == this {
-            hot.streak.load(Relaxed) + 1
-        } else {
-            1
-        };
+        let this = this_thread().addr();
+        let same = hot.last.load(Relaxed) == this;
+        let streak = if same { hot.streak.load(Relaxed) + 1 } else { 1 };
         hot.last.store(this, Relaxed);
         hot.streak.store(streak, Relaxed);
         if streak >= wanted {
@@ -241,7 +280,7 @@ impl Counter {
             return self.hot.wanted.store(u64::MAX, Relaxed);
         }
         let Some(mut holder) = self.holder.try_lock() else { return };
-        let Ok(this) = THIS.try_with(Arc::clone) else { return };
+        let Ok(this) = OWN.try_with(|own| own.0.clone()) else { return };
         let word = self.hot.word.load(Relaxed);
         if holder.is_none() && self.hot.word.compare_exchange(word, word | BIASED, AcqRel, Relaxed).is_ok() {
             self.hot.held.store(address(&*this), Relaxed);
@@ -272,7 +311,7 @@ impl Counter {
         let Some(thread) = holder.take() else {
             return self.load(Acquire);
         };
-        self.hot.held.store(0, Relaxed);
+        self.hot.held.store(NOBODY, Relaxed);
         self.wait_outside(&thread);
         self.hot.streak.store(0, Relaxed);
         self.hot
@@ -327,7 +366,7 @@ mod tests {
                 let counter = &counter;
                 scope.spawn(move || {
                     for _ in 0..changes / rarely {
-                        assert!(counter.change(|word| Some(word + 1)).is_ok());
+                        assert!(counter.change(|word| Some((word + 1, ()))).is_ok());
                         for _ in 1..rarely {
                             crate::sync::spin_loop();
                         }

@@ -172,7 +172,10 @@ impl<S: Account> Lender<S> {
     /// As `lend`, on the lender's own credit alone: the fast path.
     #[inline(always)]
     pub(crate) fn lend_own(&self) -> Option<Loan<S>> {
-        let lent = self.node().word.change(|word| (unused(word) != 0).then(|| word - UNUSED + OUT));
+        let lent = self
+            .node()
+            .word
+            .change(|word| (unused(word) != 0).then(|| (word - UNUSED + OUT, ())));
         lent.is_ok().then(|| Loan { node: self.node })
     }
 
@@ -188,13 +191,14 @@ impl<S: Account> Lender<S> {
     #[inline(always)]
     fn take(&self, most: u64) -> u64 {
         loop {
-            let mut n = 0;
             let lent = self.node().word.change(|word| {
-                n = unused(word).min(most);
-                (n != 0).then(|| word - n * UNUSED + n * OUT)
+                let n = unused(word).min(most);
+                (n != 0).then(|| (word - n * UNUSED + n * OUT, n))
             });
-            if lent.is_ok() || most == 0 || !self.draw() {
-                return n;
+            match lent {
+                Ok((_, n)) => return n,
+                Err(_) if most == 0 || !self.draw() => return 0,
+                Err(_) => {}
             }
         }
     }
@@ -215,7 +219,7 @@ impl<S: Account> Lender<S> {
         }
         let chunk = pool.chunk(state.lenders.len()).min(state.free);
         state.free -= chunk;
-        let _ = self.node().word.change(|word| Some(word + chunk * UNUSED));
+        let _ = self.node().word.change(|word| Some((word + chunk * UNUSED, ())));
         if state.free > 0 {
             // Only under this lock is a word marked.
             for word in state
@@ -330,7 +334,7 @@ fn settle<S: Account>(node: NonNull<Node<S>>, n: u64) {
     let word = unsafe { &node.as_ref().word };
     let to = |word| (word & (RETIRED | WANTED) == 0).then(|| word - n * OUT + n * UNUSED);
     // Once it is changed, the node may be freed.
-    if word.change_and_go(to).is_err() {
+    if !word.change_and_go(to) {
         settle_elsewhere(node, n);
     }
 }

@@ -59,6 +59,8 @@
 //!   subscriber that announced `p` before it claimed `p` may read the slot until it clears the line. A head never goes back below `freed`,
 //!   and that of a cursor which left stands beyond every position: no claim succeeds that the scan does not know of.
 //! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window.
+//! - **I6 (thread)**: the address under which a thread finds what counters know of it is null, or the thread keeps what is there. No counter's
+//!   `held` is null.
 
 mod claim;
 mod counter;
@@ -124,7 +126,20 @@ const fn burst(capacity: u64) -> u64 {
     }
 }
 
+/// What a look for a run found: how many to claim, if any.
+#[inline(always)]
+fn run_of(n: u64) -> Option<(u64, u64)> {
+    (n > 0).then_some((n, n))
+}
+
+/// The position of a tail; of a closed one, a number beyond every position.
+#[inline(always)]
+const fn open_position(tail: u64) -> u64 {
+    tail.rotate_right(1) & !(1 << 62)
+}
+
+/// The position in a counter's word: between the flag and the bit that is the counter's own.
 #[inline(always)]
 const fn position(word: u64) -> u64 {
-    word >> 1
+    (word << 1) >> 2
 }

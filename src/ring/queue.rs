@@ -5,7 +5,7 @@
 
 use std::collections::TryReserveError;
 
-use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, position};
+use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, position, run_of};
 use crate::sync::Ordering::*;
 use crate::user_code::drop_contained;
 
@@ -49,25 +49,26 @@ impl<T, A> Queue<T, A> {
     /// Publishes a plain value, if nothing stands in the way: neither a full ring nor a closed one.
     #[inline(always)]
     pub(crate) fn push(&self, value: T) -> Result<u64, T> {
-        let (word, n) = self.tail.advance(|word| self.slots.at(position(word)).is_free_for(word).into());
-        if n == 0 {
+        let free = |word| {
+            let slot = self.slots.at(position(word));
+            slot.is_free_for(word).then_some((1, slot))
+        };
+        let Ok((t, slot)) = self.tail.advance(free) else {
             return Err(value);
-        }
-        let t = position(word);
+        };
         // SAFETY: I1: `t` is this thread's claim; its stamp said free (I3).
-        unsafe { self.slots.at(t).publish_plain(t, value) };
+        unsafe { slot.publish_plain(t, value) };
         Ok(t)
     }
 
     /// Takes the next value, if it is there and plain.
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<(u64, T)> {
-        let (word, n) = self.head.advance(|word| self.slots.at(position(word)).is_plain_for(word).into());
-        if n == 0 {
-            return None;
-        }
-        let h = position(word);
-        let slot = self.slots.at(h);
+        let plain = |word| {
+            let slot = self.slots.at(position(word));
+            slot.is_plain_for(word).then_some((1, slot))
+        };
+        let (h, slot) = self.head.advance(plain).ok()?;
         // SAFETY: `h` is this thread's claim, once; the stamp was loaded full.
         let value = unsafe { slot.take_plain() };
         slot.vacate_for(h + self.capacity());
@@ -83,11 +84,7 @@ impl<T, A> Queue<T, A> {
             out.reserve(self.slots.plain_run(self.head.load(Relaxed), most) as usize);
         }
         let room = (out.capacity() - out.len()) as u64;
-        let (word, n) = self.head.advance(|word| self.slots.plain_run(word, most.min(room)));
-        if n == 0 {
-            return None;
-        }
-        let mut p = position(word);
+        let (mut p, n) = self.head.advance(|word| run_of(self.slots.plain_run(word, most.min(room)))).ok()?;
         out.extend(self.slots.run(p, n).map(|slot| {
             // SAFETY: the run is this thread's claim, once each; the stamps were loaded full.
             let value = unsafe { slot.take_plain() };
@@ -112,14 +109,12 @@ impl<T, A> Queue<T, A> {
         let most = (max as u64).min(self.capacity());
         let least = if patient { most.min(burst(self.capacity())) } else { 1 };
         loop {
-            let (word, n) = self.tail.advance(|word| {
-                let free = self.slots.free_run(word, most);
-                if free < least { 0 } else { free }
-            });
-            if n > 0 {
+            let enough = |word| run_of(self.slots.free_run(word, most)).filter(|&(n, _)| n >= least);
+            let word = match self.tail.advance(enough) {
                 // SAFETY: I1: the run is this thread's claim; each stamp said free (I3).
-                return Ok(unsafe { Claim::new(&self.slots, position(word), n) });
-            }
+                Ok((t, n)) => return Ok(unsafe { Claim::new(&self.slots, t, n) }),
+                Err(word) => word,
+            };
             if word & CLOSED != 0 {
                 return Err(Refusal::Closed);
             }
@@ -152,20 +147,19 @@ impl<T, A> Queue<T, A> {
     pub(crate) fn take_run(&self, max: usize, mut each: impl FnMut(u64, T, Option<A>)) -> Result<usize, Nothing> {
         let most = (max as u64).min(self.capacity());
         loop {
-            let (word, n) = self.head.advance(|word| self.slots.full_run(position(word), most));
-            let h = position(word);
-            if n > 0 {
-                for p in h..h + n {
-                    let stamp = self.slots.full(p).expect("full until its claimant takes it");
-                    // SAFETY: `h..h + n` is this thread's claim, once each; the stamp was loaded full.
-                    let (value, attachment) = unsafe { self.slots.take(p, stamp) };
-                    self.slots.vacate(p);
-                    each(p, value, attachment);
+            match self.head.advance(|word| run_of(self.slots.full_run(position(word), most))) {
+                Ok((h, n)) => {
+                    for p in h..h + n {
+                        let stamp = self.slots.full(p).expect("full until its claimant takes it");
+                        // SAFETY: `h..h + n` is this thread's claim, once each; the stamp was loaded full.
+                        let (value, attachment) = unsafe { self.slots.take(p, stamp) };
+                        self.slots.vacate(p);
+                        each(p, value, attachment);
+                    }
+                    return Ok(n as usize);
                 }
-                return Ok(n as usize);
-            }
-            if self.head.load(Relaxed) == word {
-                return Err(self.nothing(h));
+                Err(word) if self.head.load(Relaxed) == word => return Err(self.nothing(position(word))),
+                Err(_) => {}
             }
         }
     }

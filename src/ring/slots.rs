@@ -7,6 +7,7 @@ use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
+use super::position;
 use crate::sync::{AtomicU64, Ordering::*, UnsafeCell};
 
 /// What the low three bits of a stamp say about its position. Other values never occur, which lets a comparison of the whole stamp with a
@@ -104,6 +105,8 @@ type Attachments<A> = Box<[UnsafeCell<MaybeUninit<A>>]>;
 /// A power of two of slots.
 pub(super) struct Slots<T, A> {
     slots: Box<[Slot<T>]>,
+    /// One less than there are slots.
+    mask: usize,
     attachments: OnceLock<Attachments<A>>,
 }
 
@@ -144,6 +147,7 @@ impl<T, A> Slots<T, A> {
         unsafe { slots.set_len(capacity) };
         Ok(Self {
             slots: slots.into_boxed_slice(),
+            mask: capacity - 1,
             attachments: OnceLock::new(),
         })
     }
@@ -155,18 +159,18 @@ impl<T, A> Slots<T, A> {
 
     #[inline(always)]
     pub(super) fn capacity(&self) -> u64 {
-        self.slots.len() as u64
+        self.mask as u64 + 1
     }
 
     #[inline(always)]
     fn index(&self, p: u64) -> usize {
-        (p as usize) & (self.slots.len() - 1)
+        (p as usize) & self.mask
     }
 
     /// The slot of position `p`.
     #[inline(always)]
     pub(super) fn at(&self, p: u64) -> &Slot<T> {
-        // SAFETY: the length is a power of two (asserted when made), so the mask keeps the index below it.
+        // SAFETY: the mask keeps the index below the length.
         unsafe { self.slots.get_unchecked(self.index(p)) }
     }
 
@@ -184,14 +188,14 @@ impl<T, A> Slots<T, A> {
     #[inline(always)]
     pub(super) fn free_run(&self, tail: u64, most: u64) -> u64 {
         let mut stamp = free_stamp(tail);
-        self.run(tail >> 1, most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
+        self.run(position(tail), most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
     }
 
     /// How many positions hold plain values in a row, at most `most`. `head` is the word that was read.
     #[inline(always)]
     pub(super) fn plain_run(&self, head: u64, most: u64) -> u64 {
         let mut stamp = plain_stamp(head);
-        self.run(head >> 1, most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
+        self.run(position(head), most).take_while(|slot| step_if(&mut stamp, slot)).count() as u64
     }
 
     /// How many positions from `from` on are published in a row, at most `most`.

@@ -45,8 +45,9 @@ pub(crate) struct Seat<T> {
     pub(crate) state: Arc<SubscriptionState<T>>,
     /// In a window: the cursor, and this seat's own line.
     way: Option<Way<T>>,
-    /// No filter, no ack timeout, no order to keep with publishers that drop: nothing to do between the ring and the receiver.
-    plain: bool,
+    /// 1 if there is something to do between the ring and the receiver: a filter, an ack timeout, an order to keep with publishers that drop. Else
+    /// 0; a number, to be tested together with another.
+    special: u64,
     pub(super) lender: Lender<Arc<SubscriptionState<T>>>,
     /// Whether a fresh message has the right of way over a redelivery.
     fresh_first: bool,
@@ -77,11 +78,11 @@ impl<T: Send + 'static> Seat<T> {
             (Ring::Window(window, _), Place::Cursor(cursor)) => Some((cursor.clone(), window.line())),
             _ => None,
         };
-        let plain = state.rules.filter.is_none() && state.rules.ack_timeout.is_none() && !state.drops_from_queue();
+        let is_special = state.rules.filter.is_some() || state.rules.ack_timeout.is_some() || state.drops_from_queue();
         Self {
             state: state.clone(),
             way,
-            plain,
+            special: is_special.into(),
             lender: Lender::new(state.clone()),
             fresh_first: false,
             values: Vec::new(),
@@ -96,7 +97,7 @@ impl<T: Send + 'static> Seat<T> {
     #[inline(always)]
     pub(super) fn fast(&self) -> Option<Fast<'_, T>> {
         let state = &*self.state;
-        if state.attention.load(Relaxed) != 0 || !self.plain {
+        if state.attention.load(Relaxed) | self.special != 0 {
             return None;
         }
         match (&state.shared.ring, &self.way) {
@@ -194,7 +195,7 @@ impl<T: Send + 'static> Seat<T> {
     /// Makes of a message what the receiver gets.
     #[inline(always)]
     pub(super) fn hand_over<M: Mode>(&self, taken: Taken<T>, credit: Option<Credit<T>>) -> M::Item<T> {
-        if self.plain {
+        if self.special == 0 {
             M::fresh(taken, credit)
         } else {
             M::limited(Held::fresh(taken), credit)
@@ -204,17 +205,20 @@ impl<T: Send + 'static> Seat<T> {
     /// After something was taken: publishers may go on, and so may other receivers if there is more.
     #[inline(always)]
     pub(super) fn taken_one(&self) {
-        let shared = &self.state.shared;
-        if shared.space.has_sleepers() {
-            shared.space.notify();
-        }
-        if self.state.event.has_sleepers() {
-            self.wake_next();
+        // Both are read before either is looked at, which takes one branch.
+        if self.state.shared.space.has_sleepers() | self.state.event.has_sleepers() {
+            self.wake_others();
         }
     }
 
     #[cold]
-    fn wake_next(&self) {
+    fn wake_others(&self) {
+        if self.state.shared.space.has_sleepers() {
+            self.state.shared.space.notify();
+        }
+        if !self.state.event.has_sleepers() {
+            return;
+        }
         if self.state.has_fresh() || self.state.attention.load(Relaxed) != 0 {
             self.state.event.notify();
         }

@@ -93,16 +93,20 @@ impl<T, A> Cursor<T, A> {
         (word & BEHIND != 0 && matches!(self.overtaking, Overtaking::Drop) && from < to).then_some(Overtaken { from, to })
     }
 
-    /// Takes as many positions as `look` says of the head, each announced on `line` before it looks: the head before, how many, and the
+    /// Takes as many positions as `look` finds from the head on, each announced on `line` before it looks: from where, what it found, and the
     /// announcement. See [`Counter::advance`].
     #[inline(always)]
-    pub(super) fn advance<'l>(&self, line: &'l Line, mut look: impl FnMut(u64) -> u64) -> (u64, u64, Announced<'l>) {
+    pub(super) fn advance<'l, R>(
+        &self,
+        line: &'l Line,
+        mut look: impl FnMut(u64) -> Option<(u64, R)>,
+    ) -> Result<(u64, R, Announced<'l>), u64> {
         let announced = Announced(line);
-        let (word, n) = self.head.advance(|word| {
+        let (from, found) = self.head.advance(|word| {
             line.announce(position(word));
             look(word)
-        });
-        (word, n, announced)
+        })?;
+        Ok((from, found, announced))
     }
 
     /// Clears the *behind* bit of `word`, unless the head has changed since. With a side store the bit stays until its owner calls

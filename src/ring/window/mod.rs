@@ -20,7 +20,7 @@ pub(crate) use self::scan::Start;
 
 use self::cursor::{Announced, BEHIND, IDLE};
 use self::scan::{Gone, Registry};
-use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, position};
+use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, open_position, position, run_of};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
 use crate::user_code::drop_contained;
 
@@ -92,11 +92,11 @@ impl<T, A> Window<T, A> {
     /// Publishes a plain value, if nothing stands in the way that a caller with this `limit` knows of (see [`Window::claim`]).
     #[inline(always)]
     pub(crate) fn push(&self, limit: u64, value: T) -> Result<u64, T> {
-        let (word, n) = self.tail.advance(|word| (position(word) < limit && word & CLOSED == 0).into());
-        if n == 0 {
-            return Err(value);
-        }
-        let t = position(word);
+        let free = |word| {
+            let t = open_position(word);
+            (t < limit).then_some((1, t))
+        };
+        let Ok((_, t)) = self.tail.advance(free) else { return Err(value) };
         // SAFETY: I1: `t` is this thread's claim; it is below `freed + capacity` (I3).
         unsafe { self.slots.at(t).publish_plain(t, value) };
         Ok(t)
@@ -106,19 +106,19 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn pop<R>(&self, cursor: &Cursor<T, A>, line: &Line, read: impl FnOnce(u64, &T) -> R) -> Option<R> {
         // A look before the announcement, so that an idle subscriber is in no scan's way.
-        let is_there = |word| self.slots.at(position(word)).is_plain_for(word);
-        if std::mem::needs_drop::<T>() && !is_there(cursor.head.load(Acquire)) {
+        let plain = |word| {
+            let slot = self.slots.at(position(word));
+            slot.is_plain_for(word).then_some((1, slot))
+        };
+        if std::mem::needs_drop::<T>() && plain(cursor.head.load(Acquire)).is_none() {
             return None;
         }
-        let (word, n, announced) = cursor.advance(line, |word| is_there(word).into());
-        if n == 0 {
-            drop(announced);
+        let Ok((h, slot, _announced)) = cursor.advance(line, plain) else {
             self.left_empty_handed(cursor);
             return None;
-        }
-        let h = position(word);
+        };
         // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
-        Some(unsafe { self.slots.at(h).read_plain(|value| read(h, value)) })
+        Some(unsafe { slot.read_plain(|value| read(h, value)) })
     }
 
     /// Takes up to `max` plain values in a row into `out`; returns how many. On unwinding as [`Window::take_run`]; then too, the values that stand
@@ -139,13 +139,12 @@ impl<T, A> Window<T, A> {
             out.reserve(self.slots.plain_run(cursor.head.load(Acquire), most) as usize);
         }
         let room = (out.capacity() - out.len()) as u64;
-        let (word, n, announced) = cursor.advance(line, |word| self.slots.plain_run(word, most.min(room)));
-        if n == 0 {
-            drop(announced);
+        let run = |word| run_of(self.slots.plain_run(word, most.min(room)));
+        let Ok((from, n, _announced)) = cursor.advance(line, run) else {
             self.left_empty_handed(cursor);
             return None;
-        }
-        *first = position(word);
+        };
+        *first = from;
         let mut run = Run::new(self, cursor, *first, n, &lost);
         out.extend(self.slots.run(*first, n).map(|slot| {
             let p = run.step();
@@ -174,17 +173,18 @@ impl<T, A> Window<T, A> {
         let mut asked_for = None;
         loop {
             let mut wants_more = false;
-            let (word, n) = self.tail.advance(|word| {
+            let claimed = self.tail.advance(|word| {
                 let t = position(word);
                 wants_more = t + max > *limit && asked_for != Some(t);
                 let is_refused = wants_more || t + least > *limit || word & CLOSED != 0;
-                if is_refused { 0 } else { max.min(*limit - t) }
+                if is_refused { None } else { run_of(max.min(*limit - t)) }
             });
-            let t = position(word);
-            if n > 0 {
+            let word = match claimed {
                 // SAFETY: I1: the run is this thread's claim; all of it is below `freed + capacity` (I3).
-                return Ok(unsafe { Claim::new(&self.slots, t, n) });
-            }
+                Ok((t, n)) => return Ok(unsafe { Claim::new(&self.slots, t, n) }),
+                Err(word) => word,
+            };
+            let t = position(word);
             if word & CLOSED != 0 {
                 return Err(Refusal::Closed);
             }
@@ -249,19 +249,18 @@ impl<T, A> Window<T, A> {
     fn claim_next<'l>(&self, cursor: &Cursor<T, A>, line: &'l Line, max: u64) -> Result<(u64, u64, Announced<'l>), Refused> {
         let most = max.min(self.capacity());
         loop {
-            let (word, n, announced) = cursor.advance(line, |word| match word & BEHIND {
-                0 => self.slots.full_run(position(word), most),
-                _ => 0,
+            let claimed = cursor.advance(line, |word| match word & BEHIND {
+                0 => run_of(self.slots.full_run(position(word), most)),
+                _ => None,
             });
-            let h = position(word);
-            if n > 0 {
-                return Ok((h, n, announced));
-            }
-            drop(announced);
+            let word = match claimed {
+                Ok(claimed) => return Ok(claimed),
+                Err(word) => word,
+            };
             let refused = if word & BEHIND != 0 {
                 cursor.catch_up(word).map(Refused::Found)
             } else {
-                (cursor.head.load(Acquire) == word).then(|| Refused::Nothing(self.nothing(h)))
+                (cursor.head.load(Acquire) == word).then(|| Refused::Nothing(self.nothing(position(word))))
             };
             if let Some(refused) = refused {
                 self.left_empty_handed(cursor);
