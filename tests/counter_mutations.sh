@@ -39,7 +39,7 @@ mutate() { # mutate WHAT PERL-SUBSTITUTION
 
 mutate 'the holder passes no fence' 's/        fence::light\(\);\n//'
 mutate 'whoever revokes passes no fence' 's/        fence::heavy\(\);\n//'
-mutate 'the holder does not look twice' 's/\(self\.hot\.held\.load\(Relaxed\) == held\)\.then_some\(inside\)/Some(inside)/'
+mutate 'the holder does not look twice' 's/\(self\.hot\.held\.load\(Relaxed\) == address\(this\)\)\.then_some\(inside\)/Some(inside)/'
 mutate 'nobody waits for the holder' 's/while holder\.inside\.load/while false && holder.inside.load/'
 mutate 'the holder leaves without Release' 's/self\.0\.inside\.store\(0, Release\)/self.0.inside.store(0, Relaxed)/'
 mutate 'its leaving is seen without Acquire' 's/holder\.inside\.load\(Acquire\)/holder.inside.load(Relaxed)/'

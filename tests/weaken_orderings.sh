@@ -15,10 +15,13 @@ seconds="${SECONDS_EACH:-60}"
 most="${LOOM_MAX_PREEMPTIONS:-2}"
 export RUST_BACKTRACE=0
 
-binary=$(RUSTFLAGS='--cfg ringmq_loom' cargo test --locked --release --lib --target-dir target/loom --no-run 2>&1 | tee /dev/stderr |
+built=$(RUSTFLAGS='--cfg ringmq_loom' cargo test --locked --release --lib --target-dir target/loom --no-run 2>&1 | tee >(cat >&2) |
     sed -n 's/.*Executable.*(\(.*\))$/\1/p')
-places=$(mktemp)
-trap 'rm -f "$places"' EXIT
+# Copies, so that the tree may be built meanwhile.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+binary=$work/models places=$work/places
+cp "$built" "$binary"
 
 # Where the models of a file's accesses are, those that fail fastest first.
 models_for() {

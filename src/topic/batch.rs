@@ -9,6 +9,8 @@ use crate::topic::shared::{Fresh, Ring, Taken};
 use crate::topic::state::Place;
 use crate::user_code::clear_contained;
 
+const CREDIT: &str = "no more messages are taken than there is credit for";
+
 impl<T: Send + 'static> Seat<T> {
     /// The fast path of a run: plain values from the ring. Returns how many.
     #[inline]
@@ -47,7 +49,10 @@ impl<T: Send + 'static> Seat<T> {
             return None;
         }
         let taken = match fast {
-            Fast::Queue(queue) => queue.pop_run(most, out, |offset, value| Delivery::plain(offset, value, &mut credits))?,
+            Fast::Queue(queue) => {
+                let make = |offset, value| Delivery::plain(offset, value, credits.next().expect(CREDIT));
+                queue.pop_run(most, out, make)?
+            }
             Fast::Window(window, cloner, cursor, line) => {
                 let mut run = HandOver {
                     first: 0,
@@ -196,8 +201,9 @@ struct HandOver<'a, T: Send + 'static> {
 impl<T: Send + 'static> Drop for HandOver<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
+        let mut credits = self.credits.take_all();
         let values = self.values.drain(..).zip(self.first..);
         self.out
-            .extend(values.map(|(value, offset)| Delivery::plain(offset, value, &mut self.credits)));
+            .extend(values.map(|(value, offset)| Delivery::plain(offset, value, credits.next().expect(CREDIT))));
     }
 }

@@ -1,6 +1,7 @@
 //! A delivery: one hand-over of one message, owned until a verdict.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -98,10 +99,9 @@ impl<T: Send + 'static> Delivery<T> {
         }
     }
 
-    /// A plain message, delivered for the first time, on one of these credits.
+    /// A plain message, delivered for the first time.
     #[inline(always)]
-    pub(crate) fn plain(offset: u64, value: T, credits: &mut Credits<T>) -> Self {
-        let credit = credits.next().expect("no more messages are taken than there is credit for");
+    pub(crate) fn plain(offset: u64, value: T, credit: Credit<T>) -> Self {
         Self::new(Held::fresh(Taken { offset, value, meta: None }), credit)
     }
 
@@ -112,8 +112,9 @@ impl<T: Send + 'static> Delivery<T> {
 
     /// Takes the message and its credit out for a verdict: from here on, dropping the delivery says nothing more.
     #[inline(always)]
-    fn conclude(mut self) -> Out<T> {
-        self.out.take().expect(UNSETTLED)
+    fn conclude(self) -> Out<T> {
+        // What is left has nothing to drop; the compiler, told so, need not keep it in memory.
+        ManuallyDrop::new(self).out.take().expect(UNSETTLED)
     }
 
     /// What a delivery is made of.
@@ -159,18 +160,20 @@ impl<T: Send + 'static> Delivery<T> {
         let mut credits: Option<Credits<T>> = None;
         deliveries.for_each(|delivery| {
             let out = delivery.conclude();
-            if !out.end_lease() {
-                out.credit.write_off();
-                in_time = false;
+            if out.held.history.is_some() {
+                in_time &= ack_slowly(out).is_ok();
                 return;
             }
+            // Part by part, as in `ack`.
+            let Out { credit, held } = out;
             let other = match &mut credits {
-                Some(credits) => credits.add(out.credit).err(),
-                None => Some(out.credit),
+                Some(credits) => credits.add(credit).err(),
+                None => Some(credit),
             };
             if let Some(credit) = other {
                 credits = Some(Credits::from(credit));
             }
+            drop(held);
         });
         drop(credits);
         if in_time { Ok(()) } else { Err(Error::LeaseLost) }
