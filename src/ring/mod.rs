@@ -113,16 +113,16 @@ pub(crate) const fn slot_bytes<T>() -> usize {
     Slots::<T, ()>::bytes()
 }
 
-/// How much room a publisher that ran out of it waits for, a little while, before it takes whatever there is. Taking it slot by slot would
-/// pass the same cache line back and forth between publisher and receiver for every message.
-const fn burst(capacity: u64) -> u64 {
-    let eighth = capacity / 8;
-    if eighth > 64 {
-        64
-    } else if eighth == 0 {
+/// How much room a publisher that ran out of it waits for, a little while, before it takes whatever there is: one part of the ring, at most `most`.
+/// Taking it slot by slot would pass the same cache line back and forth between publisher and receiver for every message.
+const fn burst(capacity: u64, part: u64, most: u64) -> u64 {
+    let wanted = capacity / part;
+    if wanted > most {
+        most
+    } else if wanted == 0 {
         1
     } else {
-        eighth
+        wanted
     }
 }
 

@@ -41,6 +41,10 @@ impl<T, A> Queue<T, A> {
         self.slots.capacity()
     }
 
+    fn burst(&self) -> u64 {
+        burst(self.capacity(), 8, 64)
+    }
+
     /// See [`Slots::prepare_attachments`].
     pub(crate) fn prepare_attachments(&self) {
         self.slots.prepare_attachments();
@@ -99,7 +103,7 @@ impl<T, A> Queue<T, A> {
     /// Whether there is room for a burst, or waiting for it is pointless. Looks at a slot that no reader is near.
     pub(crate) fn has_burst(&self) -> bool {
         let word = self.tail.load(Relaxed);
-        word & CLOSED != 0 || self.slots.is_free(position(word) + burst(self.capacity()) - 1)
+        word & CLOSED != 0 || self.slots.is_free(position(word) + self.burst() - 1)
     }
 
     /// Claims up to `max` positions that are free in a row, at least one. A caller that is `patient` would rather wait for a burst than get less
@@ -107,7 +111,7 @@ impl<T, A> Queue<T, A> {
     #[inline]
     pub(crate) fn claim_run(&self, max: usize, patient: bool) -> Result<Claim<'_, T, A>, Refusal> {
         let most = (max as u64).min(self.capacity());
-        let least = if patient { most.min(burst(self.capacity())) } else { 1 };
+        let least = if patient { most.min(self.burst()) } else { 1 };
         loop {
             let enough = |word| run_of(self.slots.free_run(word, most)).filter(|&(n, _)| n >= least);
             let word = match self.tail.advance(enough) {

@@ -239,7 +239,7 @@ pub(crate) struct Lane {
 }
 
 /// How often a publisher that ran out of room looks for room for a burst before it takes whatever there is: for some microseconds.
-const BURST_LOOKS: u32 = 6;
+const BURST_LOOKS: u32 = 4;
 
 /// What stands in the way of a full topic's next message.
 enum Obstacle {
@@ -361,10 +361,11 @@ impl<T: Send + 'static> TopicCore<T> {
             if self.shared.ring.has_burst() || !crate::sync::looks_first() {
                 return;
             }
-            match step {
-                0 | 1 => crate::wait::pause(16 << step),
-                // Where threads are more than cores, the receivers may be waiting for this one's.
-                _ => crate::sync::yield_now(),
+            // Several subscriptions have more to do, often more than there are cores.
+            if step < 2 && self.shared.subscriptions.load(Relaxed) <= 1 {
+                crate::wait::pause(16 << step);
+            } else {
+                crate::wait::rest();
             }
         }
     }

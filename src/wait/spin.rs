@@ -4,6 +4,8 @@
 //! thread that looks burns a core. So: look for 1 to 2 us, let other threads run a few times in case the one that is
 //! awaited shares this core, then sleep. Never sleep for a time.
 
+use std::time::{Duration, Instant};
+
 use crate::sync::{looks_first, spin_loop, yield_now};
 
 /// One wait's patience.
@@ -13,6 +15,8 @@ pub(crate) struct Spin {
 
 /// Looks at 1, 2, 4, 8, 16 and 16 pauses' distance: about 1.2 us where a pause is 25 ns.
 const LOOKS: u32 = 7;
+/// How long a rest is. Receivers take some 10 ns for a message, so it is worth a burst.
+const REST: Duration = Duration::from_micros(2);
 /// How often other threads are let run.
 const YIELDS: u32 = 4;
 
@@ -48,6 +52,21 @@ impl Spin {
         }
         if !self.spin() {
             self.step = LOOKS;
+        }
+    }
+}
+
+/// Lets other threads run, for two microseconds at least: where threads are more than cores, the one that is awaited may be waiting for this core;
+/// where they are not, looking less often leaves it the cache lines that it works on.
+pub(crate) fn rest() {
+    if cfg!(ringmq_loom) {
+        return yield_now();
+    }
+    let since = Instant::now();
+    loop {
+        yield_now();
+        if since.elapsed() >= REST {
+            return;
         }
     }
 }

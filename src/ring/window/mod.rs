@@ -84,6 +84,11 @@ impl<T, A> Window<T, A> {
         self.slots.capacity()
     }
 
+    /// More than in a queue: a publisher that looks for room looks at the subscribers' own lines, which they use for every message.
+    fn burst(&self) -> u64 {
+        burst(self.capacity(), 4, 256)
+    }
+
     /// See [`Slots::prepare_attachments`].
     pub(crate) fn prepare_attachments(&self) {
         self.slots.prepare_attachments();
@@ -157,7 +162,7 @@ impl<T, A> Window<T, A> {
     /// Whether there is room for a burst, or waiting for it is pointless.
     pub(crate) fn has_burst(&self) -> bool {
         let word = self.tail.load(Relaxed);
-        let wanted = position(word) + burst(self.capacity());
+        let wanted = position(word) + self.burst();
         let has = || self.freed.load(Acquire) + self.capacity() >= wanted;
         word & CLOSED != 0 || has() || {
             self.reclaim((position(word) + 1).saturating_sub(self.capacity()));
@@ -169,7 +174,7 @@ impl<T, A> Window<T, A> {
     /// read once a lap. A caller that is `patient` would rather wait for a burst than get less than that, or than `max`.
     #[inline(always)]
     pub(crate) fn claim_run(&self, limit: &mut u64, max: u64, patient: bool) -> Result<Claim<'_, T, A>, Refusal> {
-        let least = if patient { max.min(burst(self.capacity())) } else { 1 };
+        let least = if patient { max.min(self.burst()) } else { 1 };
         let mut asked_for = None;
         loop {
             let mut wants_more = false;
