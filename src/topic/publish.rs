@@ -453,8 +453,9 @@ impl<T: Send + 'static> TopicCore<T> {
                 Overflow::Fail => return Obstacle::Refuse(PublishFailure::Full),
                 Overflow::Block if handling == Some(state.id) => return Obstacle::Refuse(PublishFailure::WouldDeadlock),
                 Overflow::Block if state.handles.load(Acquire) == 0 => {
-                    // Its last handle may have unsubscribed it after the list was read: then it holds nothing up any more.
-                    if state.beside.lock().ended {
+                    // Its last handle may have unsubscribed it after the list was read: then it holds nothing up any more. An ephemeral one is
+                    // about to be ended by whoever dropped that handle.
+                    if state.rules.ephemeral || state.beside.lock().ended {
                         continue;
                     }
                     return Obstacle::Refuse(PublishFailure::Abandoned(state.name.clone()));

@@ -116,6 +116,19 @@ fn a_publisher_that_waits_for_an_unsubscribed_subscription_goes_on() {
 }
 
 #[test]
+fn a_publisher_goes_on_whenever_an_ephemeral_subscription_ends() {
+    check(|| {
+        let model = Model::topic(1);
+        let subscription = model.subscribe_with(|options| options.ephemeral());
+        model.topic.publish(0).unwrap();
+        let mut publisher = model.publisher();
+        let publishing = thread::spawn(move || publisher.publish(1).unwrap().offset().get());
+        drop(subscription);
+        assert_eq!(publishing.join().unwrap(), 1);
+    });
+}
+
+#[test]
 fn a_publisher_that_waits_for_a_subscription_without_handles_is_told() {
     both_kinds(1, |model| {
         let subscription = model.subscribe();
