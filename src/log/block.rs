@@ -462,6 +462,8 @@ pub(crate) const MAX_BLOCK: usize = 32 << 20;
 pub(crate) const MAX_RECORDS: usize = 1 << 18;
 /// The coarsest alignment of blocks.
 pub(crate) const MAX_ALIGN: u64 = 64 * 1024;
+/// Whatever the alignment, every block begins at a multiple of this.
+pub(crate) const MIN_ALIGN: u64 = 8;
 
 #[cfg(test)]
 mod tests {

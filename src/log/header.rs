@@ -27,7 +27,7 @@
 //! says it does, whatever else its file holds.
 #![forbid(unsafe_code)]
 
-use super::block::{MAX_ALIGN, u16_at, u32_at, u64_at};
+use super::block::{MAX_ALIGN, MIN_ALIGN, u16_at, u32_at, u64_at};
 use super::crc::crc32c;
 use super::name::SegmentName;
 
@@ -213,10 +213,12 @@ fn decode_copy(bytes: Option<&[u8]>) -> Found {
 
 /// What the CRC cannot say. Nothing that passes can overflow or loop in the code that believes it.
 fn is_sane(header: &Header) -> bool {
-    let aligned = header.align.is_power_of_two() && (8..=MAX_ALIGN).contains(&header.align);
+    let aligned = header.align.is_power_of_two() && (MIN_ALIGN..=MAX_ALIGN).contains(&header.align);
     let rewritten_ok = header.rewritten.is_none_or(|r| {
         let room = r.used.checked_sub(u64::from(header.header_bytes));
-        (header.base..u64::MAX / 2).contains(&r.end) && room.is_some_and(|room| room <= r.end - header.base)
+        (header.base..u64::MAX / 2).contains(&r.end)
+            && r.end.is_multiple_of(MIN_ALIGN)
+            && room.is_some_and(|room| room <= r.end - header.base)
     });
     aligned
         && header.header_bytes == Header::bytes_for(header.align)
@@ -225,6 +227,7 @@ fn is_sane(header: &Header) -> bool {
         && header.last < u64::MAX / 2
         && header.predecessor < header.first
         && header.base < u64::MAX / 2
+        && header.base.is_multiple_of(MIN_ALIGN)
         && rewritten_ok
 }
 

@@ -1,7 +1,7 @@
 //! How a log is to be opened.
 #![forbid(unsafe_code)]
 
-use super::block::{MAX_ALIGN, MAX_BLOCK};
+use super::block::{MAX_ALIGN, MAX_BLOCK, MIN_ALIGN};
 use super::error::LogError;
 
 /// Choices for opening a log, validated once by [`Log::open`](super::Log::open).
@@ -151,7 +151,7 @@ impl LogOptions {
         check(self.first_segment <= self.max_segment, "segment_bytes", "first is over max")?;
         check(self.max_segment <= 1 << 30, "segment_bytes", "a segment has at most 1 GiB")?;
         check(self.align.is_power_of_two(), "align", "not a power of two")?;
-        check((8..=MAX_ALIGN).contains(&self.align), "align", "not within 8 and 64 KiB")?;
+        check((MIN_ALIGN..=MAX_ALIGN).contains(&self.align), "align", "not within 8 and 64 KiB")?;
         check(self.queue_bytes >= 4096, "queue_bytes", "less than 4 KiB")?;
         check(self.block_bytes >= 512, "block_bytes", "less than 512 bytes")?;
         check(self.block_bytes <= MAX_BLOCK / 2, "block_bytes", "over half the limit of a block")?;
