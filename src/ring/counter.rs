@@ -152,7 +152,8 @@ impl Counter {
     /// The word, when nobody is in the middle of a change: each change that comes later knows what this thread did before.
     pub(super) fn settled(&self) -> u64 {
         loop {
-            let word = self.hot.word.load(Acquire);
+            // Relaxed: what comes next makes sure.
+            let word = self.hot.word.load(Relaxed);
             if word & BIASED != 0 {
                 if let Some(word) = self.meet_holder() {
                     return word;

@@ -49,6 +49,21 @@
 //! | `work` | whoever wants a scan | the same | AcqRel: hands the right to scan, and what was written before asking for one, to the thread that scans. A subscriber that took nothing adds 0: either the next scan sees its line cleared, or it sees the heads that moved before |
 //! | `Node::word`, a counter | lender, loans, the credit pool | the same | AcqRel on every change, or by the holder, who then is no other thread's peer: the last one to leave frees the node and must see all that others did with it |
 //!
+//! # What no tool shows
+//!
+//! `tests/weaken_orderings.sh` weakens each ordering by one step and expects that a model fails. These go unnoticed, and stay for these reasons:
+//!
+//! - The Acquire half of the exchange in `Counter::settled`: the protocols for sleeping need only what later changes learn from it. Whoever acts on
+//!   the word looks at a stamp or another counter with Acquire. It stays because an exchange that does not acquire would make the word alone a
+//!   thing that must not be acted upon.
+//! - Acquire of the load in `Counter::update`: an exchange that succeeds acquires as well. It is for changes that are refused, whose caller decides
+//!   by the word: `lag_from` comes with an overtaken head. No model has a second overtaking between the two loads that would show another value.
+//! - Both halves of the exchanges in `Counter::lean` and `Counter::revoke`: the first follows a change of the same thread, and both happen under
+//!   the holder's lock, after its `inside` was read with Acquire. They continue the order of the word, and cost nothing where they are.
+//! - Both halves of `work`, and of the exchanges on it: heads and lines are loaded with Acquire, and a scan locks the registry, as the one before
+//!   did. What is left to `work` is that who asks in vain is seen by the scan that follows; the models of the scan go only to two askers.
+//! - Acquire of `freed` outside of claims, and in `Drop`: a number to report or to start from; whoever drops a ring is alone.
+//!
 //! # Invariants that the unsafe blocks cite
 //!
 //! - **I1 (claim)**: a position is claimed by exactly one publisher, by a change of `tail`; only it writes that slot until it stores the stamp.

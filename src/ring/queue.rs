@@ -103,7 +103,7 @@ impl<T, A> Queue<T, A> {
     /// Whether there is room for a burst, or waiting for it is pointless. Looks at a slot that no reader is near.
     pub(crate) fn has_burst(&self) -> bool {
         let word = self.tail.load(Relaxed);
-        word & CLOSED != 0 || self.slots.is_free(position(word) + self.burst() - 1)
+        word & CLOSED != 0 || self.slots.looks_free(position(word) + self.burst() - 1)
     }
 
     /// Claims up to `max` positions that are free in a row, at least one. A caller that is `patient` would rather wait for a burst than get less

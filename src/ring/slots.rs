@@ -204,9 +204,10 @@ impl<T, A> Slots<T, A> {
         (from..from + most).take_while(|&p| self.full(p).is_some()).count() as u64
     }
 
+    /// Whether the slot of `p` looks free for it. Relaxed: the claim looks again.
     #[inline(always)]
-    pub(super) fn is_free(&self, p: u64) -> bool {
-        self.at(p).stamp.load(Acquire) == p << 3 | FREE
+    pub(super) fn looks_free(&self, p: u64) -> bool {
+        self.at(p).stamp.load(Relaxed) == p << 3 | FREE
     }
 
     /// The stamp of `p`, if `p` is published; Acquire, so the value may be read (I2).

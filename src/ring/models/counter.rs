@@ -78,6 +78,19 @@ fn what_a_claim_owns_is_its_own_whoever_holds_the_counter() {
 }
 
 #[test]
+fn a_sleeper_that_finds_the_holder_at_another_counter_sees_what_it_did_at_this_one() {
+    check_leaning(ALL, || {
+        let [counter, other] = [leaning(), leaning()];
+        let (sleeps, sleeper) = sleeper(&counter);
+        claim(&counter);
+        let saw_it = sleeps.load(Relaxed) == 1;
+        claim(&other);
+        let position = sleeper.join().unwrap();
+        assert!(saw_it || position == 3, "it sleeps at {position}, and the holder does not know");
+    });
+}
+
+#[test]
 fn a_change_that_a_sleeper_has_not_seen_sees_the_sleeper() {
     check_leaning(ALL, || {
         let counter = leaning();

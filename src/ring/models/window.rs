@@ -1,6 +1,6 @@
 //! The window: claims, publication, gating cursors, joining, leaving, seeking, closing, runs.
 
-use crate::models::{check, unwind};
+use crate::models::{check, check_leaning, unwind};
 use crate::ring::{Cursor, Line, Nothing, Start, Take, Window};
 use crate::sync::{Arc, AtomicU64, Ordering::*, thread, yield_now};
 
@@ -118,6 +118,24 @@ fn subscribers_of_one_cursor_read_each_position_once() {
         let last = Reader::new(&window, &cursor).try_take();
         let rest = if let Take::Got(got) = last { vec![got] } else { Vec::new() };
         assert_eq!(sorted([got, rest].concat()), [(0, 10), (1, 11)]);
+    });
+}
+
+#[test]
+fn what_the_holder_of_a_head_reads_is_not_written_over() {
+    check_leaning(2, || {
+        let window = window(1);
+        let reader = Reader::new(&window, &window.join(Start::Oldest));
+        let mut limit = 0;
+        publish(&window, &mut limit, 10);
+        let subscriber = thread::spawn(move || {
+            // After the first, the head leans towards this thread.
+            assert_eq!(reader.pop(), Some((0, 10)));
+            reader.take()
+        });
+        publish(&window, &mut limit, 11);
+        let third = window.push(limit, 12).is_ok() || window.claim_run(&mut limit, 1, false).map(|claim| claim.fill(12, None)).is_ok();
+        assert_eq!(subscriber.join().unwrap(), Some((1, 11)), "a third was published: {third}");
     });
 }
 

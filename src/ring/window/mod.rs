@@ -163,7 +163,8 @@ impl<T, A> Window<T, A> {
     pub(crate) fn has_burst(&self) -> bool {
         let word = self.tail.load(Relaxed);
         let wanted = position(word) + self.burst();
-        let has = || self.freed.load(Acquire) + self.capacity() >= wanted;
+        // Relaxed: the claim looks again.
+        let has = || self.freed.load(Relaxed) + self.capacity() >= wanted;
         word & CLOSED != 0 || has() || {
             self.reclaim((position(word) + 1).saturating_sub(self.capacity()));
             has()
