@@ -121,7 +121,8 @@ impl Head {
             && head.records as usize <= MAX_RECORDS
             && head.body_bytes as usize <= MAX_BLOCK
             && head.len() <= MAX_BLOCK
-            && head.lsn.checked_add(MAX_BLOCK as u64 + MAX_ALIGN).is_some();
+            && head.lsn.checked_add(MAX_BLOCK as u64 + MAX_ALIGN).is_some()
+            && head.durable.is_multiple_of(MIN_ALIGN);
         fits.then_some(head)
     }
 
