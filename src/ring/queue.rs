@@ -70,12 +70,12 @@ impl<T, A> Queue<T, A> {
     pub(crate) fn pop(&self) -> Option<(u64, T)> {
         let plain = |word| {
             let slot = self.slots.at(position(word));
-            slot.is_plain_for(word).then_some((1, slot))
+            slot.plain_for(word).map(|stamp| (1, (slot, stamp)))
         };
-        let (h, slot) = self.head.advance(plain).ok()?;
+        let (h, (slot, stamp)) = self.head.advance(plain).ok()?;
         // SAFETY: `h` is this thread's claim, once; the stamp was loaded full.
         let value = unsafe { slot.take_plain() };
-        slot.vacate_for(h + self.capacity());
+        slot.vacate(stamp, self.slots.lap());
         Some((h, value))
     }
 

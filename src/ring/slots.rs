@@ -48,6 +48,18 @@ impl<T> Slot<T> {
         self.stamp.load(Acquire) == plain_stamp(head)
     }
 
+    /// The same; if so, the stamp.
+    #[inline(always)]
+    pub(super) fn plain_for(&self, head: u64) -> Option<u64> {
+        self.is_plain_for(head).then_some(plain_stamp(head))
+    }
+
+    /// Frees a slot whose stamp said that a plain value is there (queues only).
+    #[inline(always)]
+    pub(super) fn vacate(&self, plain: u64, lap: u64) {
+        self.stamp.store(plain.wrapping_add(lap), Release);
+    }
+
     /// Writes a plain value and publishes it as that of `p`.
     ///
     /// # Safety
@@ -107,6 +119,8 @@ pub(super) struct Slots<T, A> {
     slots: Box<[Slot<T>]>,
     /// One less than there are slots.
     mask: usize,
+    /// From the stamp of a plain value to that of its slot when it is free for the next lap.
+    lap: u64,
     attachments: OnceLock<Attachments<A>>,
 }
 
@@ -148,6 +162,7 @@ impl<T, A> Slots<T, A> {
         Ok(Self {
             slots: slots.into_boxed_slice(),
             mask: capacity - 1,
+            lap: ((capacity as u64) << 3) + FREE - PLAIN,
             attachments: OnceLock::new(),
         })
     }
@@ -165,6 +180,12 @@ impl<T, A> Slots<T, A> {
     #[inline(always)]
     fn index(&self, p: u64) -> usize {
         (p as usize) & self.mask
+    }
+
+    /// See [`Slot::vacate`].
+    #[inline(always)]
+    pub(super) fn lap(&self) -> u64 {
+        self.lap
     }
 
     /// The slot of position `p`.
