@@ -3,6 +3,17 @@
 //! The hot path looks at one word, `attention`: 0 means that there is nothing beside the ring, and the lock is not touched. Whatever
 //! changes the state beside the ring does so under the lock, raises `attention` by a read-modify-write, and then wakes sleepers; a
 //! sleeper registers, then reads `attention` by a read-modify-write (see `wait`).
+//!
+//! # Every atomic and its ordering
+//!
+//! What stands beside the ring is read and written under its lock, which orders it. So the atomics carry little, and of most halves no model shows
+//! that they are needed (`tests/weaken_orderings.sh`):
+//!
+//! | variable | orderings and why | shown by models |
+//! |---|---|---|
+//! | `attention` | swap and re-check AcqRel: of a change and a sleeper, one sees the other. Loads on the hot path Relaxed: a look that comes too early is made up for by the re-check. Acquire in `holds_back` and `nothing`: the lock is taken next only if it is not 0 | Release of the swap, Acquire of the re-check. The other halves are there because either side may come first |
+//! | `changes` | odd while `attention` is being changed. Raised AcqRel, read Acquire before and after, so that both looks between the two belong to one moment | none: a third thread would have to take a message, give it back and take it again between two loads of the first |
+//! | `handles` | dropped AcqRel: the last one to go acts after all that the others did. A waiting publisher adds 0, AcqRel: it sees that the last one went, or that one sees it in the list of sleepers | none: both go through the lock of the list, and through that of the subscriptions |
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
