@@ -145,8 +145,6 @@ mod imp {
     pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::sync::atomic::fence;
     pub(crate) use loom::thread::yield_now;
-    pub(crate) use thread_local_of_a_model as thread_local;
-
     /// That of the standard library, as far as it is used: the model checker's knows no constants.
     macro_rules! thread_local_of_a_model {
         ($(#[$attribute:meta])* static $name:ident: $type:ty = const { $value:expr };) => {
@@ -154,7 +152,7 @@ mod imp {
         };
         ($($any:tt)*) => { loom::thread_local! { $($any)* } };
     }
-    pub(crate) use thread_local_of_a_model;
+    pub(crate) use thread_local_of_a_model as thread_local;
 
     /// Threads whose `park` keeps the token that `unpark` leaves. That of the model checker forgets it if the thread is just yielding, and
     /// unblocks a thread that waits for a lock.

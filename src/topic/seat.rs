@@ -216,10 +216,7 @@ impl<T: Send + 'static> Seat<T> {
         if self.state.shared.space.has_sleepers() {
             self.state.shared.space.notify();
         }
-        if !self.state.event.has_sleepers() {
-            return;
-        }
-        if self.state.has_fresh() || self.state.attention.load(Relaxed) != 0 {
+        if self.state.event.has_sleepers() && (self.state.has_fresh() || self.state.attention.load(Relaxed) != 0) {
             self.state.event.notify();
         }
     }

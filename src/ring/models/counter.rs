@@ -2,6 +2,7 @@
 
 use crate::models::check_leaning;
 use crate::ring::counter::Counter;
+use crate::ring::position;
 use crate::sync::{Arc, AtomicU64, Ordering::*, thread};
 
 /// Two threads: any number of preemptions can be afforded. Those with three make do with one.
@@ -26,7 +27,7 @@ fn sleeper(counter: &Arc<Counter>) -> (Arc<AtomicU64>, loom::thread::JoinHandle<
     let (counter, says) = (counter.clone(), sleeps.clone());
     let sleeper = thread::spawn(move || {
         says.store(1, Relaxed);
-        counter.settled() >> 1
+        position(counter.settled())
     });
     (sleeps, sleeper)
 }
