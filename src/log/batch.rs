@@ -1,8 +1,9 @@
 //! Records on their way into the log: encoded once, by the thread that brings them.
 #![forbid(unsafe_code)]
 
-use super::block::{self, Entry};
+use super::block;
 use super::crc::crc32c;
+use super::directory::Entry;
 use super::error::LogError;
 use super::record::{Record, Tag};
 

@@ -16,54 +16,18 @@
 //! 60  4  runs
 //! 64  4  body bytes
 //! 68  4  zero
-//! 72     directory        runs x 24, then records x 8
+//! 72     directory        names, lengths and checksums of the records, see directory.rs
 //!        bodies           one behind the other
 //!        zeros            up to the alignment of the segment, 8 at least
-//!
-//! run     0  8  topic     8  8  first offset     16  4  records     20  1  codec     21  1  kind     22  2  zero
-//! record  0  4  length    4  4  crc: CRC32C of the body, tied to topic and offset
 //! ```
 //!
 //! All lengths are under the header's CRC, so none is believed, and nothing is allocated by one, before it was checked.
 #![forbid(unsafe_code)]
 
-use super::crc::{crc32c, mix_record};
+use super::bytes::{u16_at, u32_at, u64_at};
+use super::crc::crc32c;
+use super::directory::{self, Directory, Entry, MAX_RECORD};
 use super::error::LogError;
-use super::record::Tag;
-
-/// One record of a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) tag: Tag,
-    pub(crate) len: u32,
-    /// CRC32C of the body alone, as its bringer computed it.
-    pub(crate) body_crc: u32,
-}
-
-impl Entry {
-    pub(crate) fn new(tag: Tag, len: usize, body_crc: u32) -> Self {
-        debug_assert!(len <= MAX_RECORD);
-        Self {
-            tag,
-            len: len as u32,
-            body_crc,
-        }
-    }
-
-    /// What the directory says about the body: its CRC, tied to the record's name.
-    pub(crate) fn crc(&self) -> u32 {
-        self.body_crc ^ mix_record(self.tag.topic, self.tag.offset)
-    }
-
-    fn continues(&self, before: &Tag, run: u32) -> bool {
-        let tag = &self.tag;
-        run < u32::MAX
-            && tag.topic == before.topic
-            && tag.codec == before.codec
-            && tag.kind == before.kind
-            && before.offset.checked_add(1) == Some(tag.offset)
-    }
-}
 
 /// What a block is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +126,7 @@ impl Head {
         out[60..64].copy_from_slice(&self.runs.to_le_bytes());
         out[64..68].copy_from_slice(&self.body_bytes.to_le_bytes());
         out[68..72].fill(0);
-        encode_directory(entries, self.runs as usize, &mut out[HEAD..]);
+        directory::encode(entries, self.runs as usize, &mut out[HEAD..]);
         let crc = crc32c(&out[8..]) ^ log_mix;
         out[4..8].copy_from_slice(&crc.to_le_bytes());
         crc
@@ -188,175 +152,20 @@ impl Head {
         if front.len() != self.front() || crc32c(&front[8..]) ^ log_mix != self.crc {
             return None;
         }
-        let (runs, records) = front[HEAD..].split_at(self.runs as usize * RUN);
-        let directory = Directory { runs, records };
-        directory.is_consistent(self).then_some(directory)
-    }
-}
-
-/// The checked directory of a block.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Directory<'a> {
-    runs: &'a [u8],
-    records: &'a [u8],
-}
-
-impl<'a> Directory<'a> {
-    /// Rebuilds the directory of a front that was checked before.
-    pub(crate) fn assume(head: &Head, front: &'a [u8]) -> Self {
-        let (runs, records) = front[HEAD..head.front()].split_at(head.runs as usize * RUN);
-        Self { runs, records }
+        let directory = self.directory(front);
+        directory.is_consistent(self.records, self.body_bytes).then_some(directory)
     }
 
-    /// What the CRC cannot say: that the numbers agree with each other.
-    fn is_consistent(&self, head: &Head) -> bool {
-        let mut records = 0u64;
-        for run in self.runs.chunks_exact(RUN) {
-            let count = u64::from(u32_at(run, 16));
-            let last = u64_at(run, 8).checked_add(count.saturating_sub(1));
-            if count == 0 || last.is_none() || u16_at(run, 22) != 0 {
-                return false;
-            }
-            records += count;
-        }
-        let bytes: u64 = self.records.chunks_exact(RECORD).map(|r| u64::from(u32_at(r, 0))).sum();
-        let largest = self.records.chunks_exact(RECORD).map(|r| u32_at(r, 0)).max().unwrap_or(0);
-        records == u64::from(head.records) && bytes == u64::from(head.body_bytes) && largest as usize <= MAX_RECORD
-    }
-
-    pub(crate) fn iter(&self) -> Entries<'a> {
-        Entries {
-            runs: self.runs,
-            records: self.records,
-            left: 0,
-            next: Tag::default(),
-            body: 0,
-        }
-    }
-}
-
-/// Walks the records of a directory.
-#[derive(Clone, Debug)]
-pub(crate) struct Entries<'a> {
-    runs: &'a [u8],
-    records: &'a [u8],
-    left: u32,
-    next: Tag,
-    body: usize,
-}
-
-/// A place in a directory, for those who cannot hold on to its bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cursor {
-    run: usize,
-    record: usize,
-    left: u32,
-    next: Tag,
-    body: usize,
-}
-
-impl Cursor {
-    /// Goes to the next record of a directory that was checked, given as the front of its block.
+    /// The directory of a front that was checked before.
     #[inline]
-    pub(crate) fn next(&mut self, head: &Head, front: &[u8]) -> Option<Slot> {
-        if self.record == head.records as usize {
-            return None;
-        }
-        if self.left == 0 {
-            let run = &front[HEAD + self.run * RUN..];
-            self.run += 1;
-            self.left = u32_at(run, 16);
-            self.next = tag_of(run);
-        }
-        let record = &front[HEAD + head.runs as usize * RUN + self.record * RECORD..];
-        let slot = Slot {
-            tag: self.next,
-            body: self.body,
-            len: u32_at(record, 0) as usize,
-            crc: u32_at(record, 4),
-        };
-        self.record += 1;
-        self.body += slot.len;
-        self.left -= 1;
-        self.next.offset = self.next.offset.wrapping_add(1);
-        Some(slot)
+    pub(crate) fn directory<'a>(&self, front: &'a [u8]) -> Directory<'a> {
+        Directory::split(&front[HEAD..self.front()], self.runs as usize)
     }
-}
-
-fn tag_of(run: &[u8]) -> Tag {
-    Tag {
-        topic: u64_at(run, 0),
-        offset: u64_at(run, 8),
-        codec: run[20],
-        kind: run[21],
-    }
-}
-
-/// A record as a directory describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub(crate) tag: Tag,
-    /// Where the body begins, counted from the first one.
-    pub(crate) body: usize,
-    pub(crate) len: usize,
-    /// Tied to the name, as stored.
-    pub(crate) crc: u32,
-}
-
-impl Slot {
-    /// Tells whether these are the bytes that were appended under this name.
-    pub(crate) fn matches(&self, body: &[u8]) -> bool {
-        body.len() == self.len && crc32c(body) ^ mix_record(self.tag.topic, self.tag.offset) == self.crc
-    }
-}
-
-impl Iterator for Entries<'_> {
-    type Item = Slot;
-
-    #[inline]
-    fn next(&mut self) -> Option<Slot> {
-        let (record, records) = self.records.split_at_checked(RECORD)?;
-        if self.left == 0 {
-            let (run, runs) = self.runs.split_at_checked(RUN)?;
-            self.runs = runs;
-            self.left = u32_at(run, 16);
-            self.next = tag_of(run);
-        }
-        self.records = records;
-        let slot = Slot {
-            tag: self.next,
-            body: self.body,
-            len: u32_at(record, 0) as usize,
-            crc: u32_at(record, 4),
-        };
-        self.body += slot.len;
-        self.left -= 1;
-        self.next.offset = self.next.offset.wrapping_add(1);
-        Some(slot)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.records.len() / RECORD;
-        (left, Some(left))
-    }
-}
-
-/// How many runs the directory of these records has.
-pub(crate) fn count_runs(entries: &[Entry]) -> usize {
-    let mut runs = 0;
-    let mut before: Option<&Tag> = None;
-    for entry in entries {
-        if !before.is_some_and(|before| entry.continues(before, 0)) {
-            runs += 1;
-        }
-        before = Some(&entry.tag);
-    }
-    runs
 }
 
 /// How many bytes precede the bodies of a block.
 pub(crate) const fn front(records: usize, runs: usize) -> usize {
-    HEAD + runs * RUN + records * RECORD
+    HEAD + directory::bytes(records, runs)
 }
 
 /// Refuses a body that is too large.
@@ -391,72 +200,13 @@ pub(crate) fn check_block(records: usize, body_bytes: usize) -> Result<(), LogEr
     Ok(())
 }
 
-fn encode_directory(entries: &[Entry], runs: usize, out: &mut [u8]) {
-    let (run_bytes, record_bytes) = out.split_at_mut(runs * RUN);
-    let mut run_slots = run_bytes.chunks_exact_mut(RUN);
-    let mut open: Option<(&mut [u8], u32)> = None;
-    let mut before = Tag::default();
-    for (entry, record) in entries.iter().zip(record_bytes.chunks_exact_mut(RECORD)) {
-        record[0..4].copy_from_slice(&entry.len.to_le_bytes());
-        record[4..8].copy_from_slice(&entry.crc().to_le_bytes());
-        match &mut open {
-            Some((_, count)) if entry.continues(&before, *count) => *count += 1,
-            _ => {
-                close_run(open.take());
-                open = run_slots.next().map(|slot| (begin_run(slot, &entry.tag), 1));
-            }
-        }
-        before = entry.tag;
-    }
-    close_run(open);
-}
-
-fn begin_run<'a>(slot: &'a mut [u8], tag: &Tag) -> &'a mut [u8] {
-    slot.fill(0);
-    slot[0..8].copy_from_slice(&tag.topic.to_le_bytes());
-    slot[8..16].copy_from_slice(&tag.offset.to_le_bytes());
-    slot[20] = tag.codec;
-    slot[21] = tag.kind;
-    slot
-}
-
-fn close_run(open: Option<(&mut [u8], u32)>) {
-    if let Some((slot, count)) = open {
-        slot[16..20].copy_from_slice(&count.to_le_bytes());
-    }
-}
-
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    let mut raw = [0; 2];
-    raw.copy_from_slice(&bytes[at..at + 2]);
-    u16::from_le_bytes(raw)
-}
-
-#[inline]
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut raw = [0; 4];
-    raw.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(raw)
-}
-
-#[inline]
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut raw = [0; 8];
-    raw.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(raw)
-}
-
 /// `R`, `B`, and two bytes that are no text.
 pub(crate) const MAGIC: u32 = 0xB10C_4252;
 pub(crate) const VERSION: u16 = 1;
 /// Bytes of the fixed part.
 pub(crate) const HEAD: usize = 72;
-const RUN: usize = 24;
-const RECORD: usize = 8;
 /// Bytes kept free before the bodies in buffers, so that most blocks are one piece and one write.
 pub(crate) const ROOM: usize = 32 * 1024;
-/// The largest body.
-pub(crate) const MAX_RECORD: usize = 16 << 20;
 /// The largest block.
 pub(crate) const MAX_BLOCK: usize = 32 << 20;
 /// The most records in a block.
@@ -468,6 +218,8 @@ pub(crate) const MIN_ALIGN: u64 = 8;
 
 #[cfg(test)]
 mod tests {
+    use super::super::directory::{Cursor, RECORD, RUN, Slot, count_runs};
+    use super::super::record::Tag;
     use super::*;
 
     const MIX: u32 = 0x1234_5678;
@@ -551,10 +303,10 @@ mod tests {
         let (head, bytes, _) = sample();
         let front = &bytes[..head.front()];
         let mut cursor = Cursor::default();
-        for slot in Directory::assume(&head, front).iter() {
-            assert_eq!(cursor.next(&head, front), Some(slot));
+        for slot in head.directory(front).iter() {
+            assert_eq!(cursor.next(head.directory(front)), Some(slot));
         }
-        assert_eq!(cursor.next(&head, front), None);
+        assert_eq!(cursor.next(head.directory(front)), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 use std::time::Instant;
 
 use super::block;
+use super::directory;
 use super::error::LogError;
 use super::group::{Group, Part};
 use super::hook::Reached;
@@ -233,7 +234,7 @@ fn each_part(group: &mut Group, (lsn, end): (Lsn, Lsn), generation: u32, mut sho
         return;
     }
     let entries = &group.batch.entries[..];
-    let front = block::front(entries.len(), block::count_runs(entries)) as u64;
+    let front = block::front(entries.len(), directory::count_runs(entries)) as u64;
     let mut first = 0;
     let mut body = lsn.0 + front;
     for part in &mut group.parts {

@@ -27,7 +27,8 @@
 //! says it does, whatever else its file holds.
 #![forbid(unsafe_code)]
 
-use super::block::{MAX_ALIGN, MIN_ALIGN, u16_at, u32_at, u64_at};
+use super::block::{MAX_ALIGN, MIN_ALIGN};
+use super::bytes::{u16_at, u32_at, u64_at};
 use super::crc::crc32c;
 use super::name::SegmentName;
 

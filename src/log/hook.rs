@@ -1,7 +1,7 @@
 //! Where the owner of a log takes part in a commit.
 #![forbid(unsafe_code)]
 
-use super::block::Entry;
+use super::directory::Entry;
 use super::error::LogError;
 use super::record::{Location, Lsn, Placed, Tag};
 

@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use super::batch::Batch;
-use super::block::{self, Entry, Head, Kind};
+use super::block::{self, Head, Kind};
+use super::directory::{self, Entry};
 use super::error::LogError;
 use super::header::{Fill, Header, Rewritten};
 use super::reader::{Item, Reader};
@@ -291,7 +292,7 @@ impl<'a> Rewriting<'a> {
         // Stable: within a topic, nothing changes places.
         order.sort_by_key(|at| self.batch.entries[*at].tag.topic);
         let entries: Vec<Entry> = order.iter().map(|at| self.batch.entries[*at]).collect();
-        let runs = block::count_runs(&entries);
+        let runs = directory::count_runs(&entries);
         let front = block::front(entries.len(), runs);
         let position = self.out.done + self.out.buffer.len() as u64;
         let head = Head {

@@ -11,7 +11,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::block::{u16_at, u32_at};
+use super::bytes::{u16_at, u32_at};
 use super::crc::crc32c;
 
 /// What the bytes of a META file are.

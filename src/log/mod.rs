@@ -27,7 +27,7 @@
 //!            10     1   kind           40  8  durable      64  4  body bytes
 //!            11     1   flags                              68  4  zero
 //!            12     4   chain
-//!            72         directory: runs x 24 (topic 8, first offset 8, records 4, codec 1, kind 1, zero 2)
+//!            72         directory: runs x 24 (topic 8, first offset 8, records 4, codec 1, kind 1, zero 2)        (directory.rs)
 //!                                  records x 8 (length 4, crc 4)
 //!                       bodies, zeros up to the alignment
 //! ```
@@ -95,9 +95,11 @@ use std::sync::Arc;
 mod aside;
 mod batch;
 mod block;
+mod bytes;
 mod commit;
 mod crc;
 mod dir;
+mod directory;
 mod error;
 mod group;
 mod header;

@@ -6,6 +6,7 @@
 
 use super::block::{self, Head};
 use super::crc::{crc32c, mix_log};
+use super::directory;
 use super::header::{Found, Header};
 use super::meta::Meta;
 use super::name::{Name, SegmentName};
@@ -24,7 +25,7 @@ pub fn block(bytes: &[u8], log_id: u128) -> Option<usize> {
     let mut next = 0;
     let mut records = 0;
     for slot in directory.iter() {
-        assert!(slot.body == next && slot.len <= block::MAX_RECORD);
+        assert!(slot.body == next && slot.len <= directory::MAX_RECORD);
         next += slot.len;
         records += 1;
         if let Some(body) = bytes.get(head.front() + slot.body..head.front() + slot.body + slot.len) {

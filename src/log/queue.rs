@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use super::batch::Batch;
-use super::block::{self, Entry};
+use super::block;
 use super::crc::crc32c;
+use super::directory::Entry;
 use super::error::LogError;
 use super::group::{Class, Done, Group, Share};
 use super::hook::Hook;

@@ -3,7 +3,8 @@
 
 use std::ops::Deref;
 
-use super::block::{Cursor, Head, Kind, Slot};
+use super::block::{Head, Kind};
+use super::directory::{Cursor, Slot};
 use super::error::LogError;
 use super::record::{Location, Lsn, Tag};
 use super::recover::{self, Link};
@@ -202,7 +203,7 @@ impl Reader {
         };
         let bytes = self.window.at_hand(open.position);
         let front = open.head.front();
-        let Some(slot) = open.cursor.next(&open.head, &bytes[..front]) else {
+        let Some(slot) = open.cursor.next(open.head.directory(&bytes[..front])) else {
             self.lsn = open.end;
             self.open = None;
             return Ok(Step::Moved);

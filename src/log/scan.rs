@@ -3,7 +3,8 @@
 
 use std::io;
 
-use super::block::{Directory, HEAD, Head, MAGIC, Slot};
+use super::block::{HEAD, Head, MAGIC};
+use super::directory::Slot;
 use super::header::{Fill, Header};
 use super::vfs::VfsFile;
 use super::window::Window;
@@ -150,7 +151,7 @@ impl Allowance {
 pub(crate) fn bodies<'w>(window: &'w Window, position: u64, head: &Head) -> impl Iterator<Item = (Slot, &'w [u8])> {
     let bytes = window.at_hand(position);
     let front = head.front();
-    Directory::assume(head, &bytes[..front])
+    head.directory(&bytes[..front])
         .iter()
         .map(move |slot| (slot, &bytes[front + slot.body..front + slot.body + slot.len]))
 }

@@ -281,8 +281,8 @@ fn bad_records(window: &Window, position: u64, head: &Head, bad: &mut impl FnMut
 mod tests {
     use std::sync::Arc;
 
-    use super::super::block::{self, Entry};
     use super::super::crc::crc32c;
+    use super::super::directory::{self, Entry};
     use super::super::header::Header;
     use super::super::record::Tag;
     use super::super::vfs::{FileId, VfsFile};
@@ -386,7 +386,7 @@ mod tests {
                 durable,
                 time: 0,
                 records: entries.len() as u32,
-                runs: block::count_runs(entries) as u32,
+                runs: directory::count_runs(entries) as u32,
                 body_bytes: bodies.len() as u32,
                 chain: self.chain,
                 crc: 0,

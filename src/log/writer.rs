@@ -13,6 +13,7 @@
 use std::path::Path;
 
 use super::block::{self, Head, Kind};
+use super::directory;
 use super::error::{self, LogError};
 use super::group::{Class, Group};
 use super::header::{Fill, Header};
@@ -141,7 +142,7 @@ impl Writer {
     }
 
     fn write_block(&mut self, shared: &Shared, group: &mut Group, kind: Kind) -> Result<(Lsn, Lsn), LogError> {
-        let runs = block::count_runs(&group.batch.entries);
+        let runs = directory::count_runs(&group.batch.entries);
         let front = block::front(group.batch.len(), runs);
         let len = front as u64 + group.batch.bytes() as u64;
         debug_assert!(len <= block::MAX_BLOCK as u64);
