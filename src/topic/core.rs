@@ -13,7 +13,7 @@ use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
 use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
 use crate::user_code::{clear_contained, drop_contained};
-use crate::wait::{Event, Sleepers};
+use crate::wait::{Event, Patience, Sleepers};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
 
@@ -85,7 +85,10 @@ impl<T: Send + 'static> TopicCore<T> {
     #[inline]
     pub(crate) fn with_lane<R>(&self, use_it: impl FnOnce(&mut Lane) -> R) -> R {
         let before = self.lane.load(Relaxed);
-        let mut lane = Lane { limit: before };
+        let mut lane = Lane {
+            limit: before,
+            patience: Patience::NONE,
+        };
         let result = use_it(&mut lane);
         if lane.limit != before {
             self.lane.store(lane.limit, Relaxed);

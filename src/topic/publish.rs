@@ -16,7 +16,7 @@ use crate::topic::rules::Overflow;
 use crate::topic::shared::{Claim, Ring};
 use crate::topic::state::{Place, SubscriptionState};
 use crate::user_code::drop_contained;
-use crate::wait::{Event, Spin, Wake};
+use crate::wait::{Event, Patience, Spin, Wake};
 
 /// What a publish reached.
 ///
@@ -236,6 +236,8 @@ impl<T> From<PublishError<T>> for crate::Error {
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     pub(crate) limit: u64,
+    /// Of tasks that find no room.
+    pub(crate) patience: Patience,
 }
 
 /// How often a publisher that ran out of room looks for room for a burst before it takes whatever there is: for some microseconds.
@@ -367,6 +369,13 @@ impl<T: Send + 'static> TopicCore<T> {
             } else {
                 crate::wait::rest();
             }
+        }
+    }
+
+    /// The same for a task.
+    pub(crate) fn await_burst_as_task(&self, lane: &mut Lane) {
+        if !self.shared.ring.has_burst() {
+            lane.patience.look(|| self.shared.ring.has_burst());
         }
     }
 

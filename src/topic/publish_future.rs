@@ -59,6 +59,9 @@ impl Entering {
         meta: &mut MetaRef,
         context: &mut Context<'_>,
     ) -> Poll<Result<Receipt, PublishError<T>>> {
+        if self.key.is_none() {
+            core.await_burst_as_task(lane);
+        }
         for _ in 0..LOOKS {
             match core.enter(lane, 1) {
                 Entry::Claimed(claim) => {

@@ -207,11 +207,16 @@ impl<T: Send + 'static> Seat<T> {
     /// Looks at the next slot's stamp for a while: it is the only line that a publisher touches anyway.
     fn spin_for_fresh(&self, spin: &mut Spin) -> bool {
         while spin.spin() {
-            if self.state.has_fresh() || self.state.attention.load(Relaxed) != 0 {
+            if self.state.has_something() {
                 return true;
             }
         }
         false
+    }
+
+    /// The same for a task.
+    fn look_as_task(&mut self) -> bool {
+        self.patience.look(|| self.state.has_something())
     }
 
     /// Sleeps until there may be something; `false` if the deadline came first.
@@ -298,6 +303,7 @@ impl Waiting {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                Blocked::Empty if self.key.is_none() && seat.look_as_task() => {}
                 _ => {
                     if self.is_registered(&seat.state, blocked, context) && !seat.recheck(blocked) {
                         seat.tidy_idle();

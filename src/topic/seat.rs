@@ -15,6 +15,7 @@ use crate::sync::{Arc, Ordering::*};
 use crate::topic::mode::Mode;
 use crate::topic::shared::{Cloner, Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
+use crate::wait::Patience;
 
 /// Why there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(crate) struct Seat<T> {
     pub(super) lender: Lender<Arc<SubscriptionState<T>>>,
     /// Whether a fresh message has the right of way over a redelivery.
     fresh_first: bool,
+    /// Of tasks that find nothing.
+    pub(super) patience: Patience,
     /// Empty between calls; kept so that runs of deliveries do not allocate.
     pub(super) values: Vec<T>,
 }
@@ -85,6 +88,7 @@ impl<T: Send + 'static> Seat<T> {
             special: is_special.into(),
             lender: Lender::new(state.clone()),
             fresh_first: false,
+            patience: Patience::default(),
             values: Vec::new(),
         }
     }
@@ -216,7 +220,7 @@ impl<T: Send + 'static> Seat<T> {
         if self.state.shared.space.has_sleepers() {
             self.state.shared.space.notify();
         }
-        if self.state.event.has_sleepers() && (self.state.has_fresh() || self.state.attention.load(Relaxed) != 0) {
+        if self.state.event.has_sleepers() && self.state.has_something() {
             self.state.event.notify();
         }
     }

@@ -306,6 +306,11 @@ impl<T> SubscriptionState<T> {
         }
     }
 
+    /// Whether a receiver would find something, in the ring or beside it.
+    pub(crate) fn has_something(&self) -> bool {
+        self.has_fresh() || self.attention.load(Relaxed) != 0
+    }
+
     /// For a receiver that has registered: whether something fresh came meanwhile.
     pub(crate) fn recheck_fresh(&self) -> bool {
         match (&self.shared.ring, &self.place) {

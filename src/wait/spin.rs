@@ -56,6 +56,50 @@ impl Spin {
     }
 }
 
+/// Whether it pays for a task to look again before it gives its thread to other tasks.
+///
+/// Where the other end runs on another thread, a few looks far apart find a whole burst, and a wake-up costs more. Where both ends share a thread
+/// they find nothing, ever: so each time in a row that they do not, they are left out twice as often.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    missed: u32,
+    left_out: u32,
+}
+
+/// How often a task looks, and at how many pauses' distance: closer, and it finds one message at a time.
+const FAR_LOOKS: u32 = 3;
+const FAR: u32 = 32;
+/// At most every 64th time is tried where it has never paid.
+const MISSED_MAX: u32 = 6;
+
+impl Patience {
+    /// That of whoever cannot remember whether it paid.
+    pub(crate) const NONE: Self = Self {
+        missed: 0,
+        left_out: u32::MAX,
+    };
+
+    /// Looks for a few microseconds at most; whether it is there.
+    #[cold]
+    pub(crate) fn look(&mut self, mut is_there: impl FnMut() -> bool) -> bool {
+        if self.left_out > 0 {
+            self.left_out -= 1;
+            return false;
+        }
+        // In a model, whoever looks again looks at the same.
+        for _ in 0..if cfg!(ringmq_loom) { 0 } else { FAR_LOOKS } {
+            pause(FAR);
+            if is_there() {
+                self.missed = 0;
+                return true;
+            }
+        }
+        self.missed = (self.missed + 1).min(MISSED_MAX);
+        self.left_out = (1 << self.missed) - 1;
+        false
+    }
+}
+
 /// Lets other threads run, for two microseconds at least: where threads are more than cores, the one that is awaited may be waiting for this core;
 /// where they are not, looking less often leaves it the cache lines that it works on.
 pub(crate) fn rest() {
@@ -78,5 +122,41 @@ pub(crate) fn pause(pauses: u32) {
     }
     for _ in 0..pauses {
         spin_loop();
+    }
+}
+
+#[cfg(all(test, not(ringmq_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looking_that_never_pays_is_left_out_more_and_more() {
+        let mut patience = Patience::default();
+        let mut looks = 0;
+        for _ in 0..1000 {
+            let came = patience.look(|| {
+                looks += 1;
+                false
+            });
+            assert!(!came);
+        }
+        let times = looks / FAR_LOOKS;
+        assert!((1000 / 64..=1000 / 64 + MISSED_MAX + 1).contains(&times), "{times} of 1000 times");
+    }
+
+    #[test]
+    fn looking_that_paid_is_done_again_at_once() {
+        let mut patience = Patience::default();
+        assert!(!patience.look(|| false));
+        assert!(!patience.look(|| true), "one is left out after one in vain");
+        for _ in 0..100 {
+            assert!(patience.look(|| true));
+        }
+    }
+
+    #[test]
+    fn who_cannot_remember_does_not_look() {
+        let mut patience = Patience::NONE;
+        assert!(!patience.look(|| unreachable!("it looked")));
     }
 }
