@@ -178,6 +178,10 @@ impl Walk {
                     bad_records(window, position, &head, bad);
                 }
                 self.step(source, &head);
+                if !is_good {
+                    // Promised in part is promised whole: nothing that is bad is to be written again.
+                    self.prove(head.end(source.header.align));
+                }
                 continue;
             }
             if !is_promised {
@@ -457,6 +461,21 @@ mod tests {
             assert_eq!((tail.proven.lsn, tail.end.lsn, tail.damaged), (proven, end, false), "byte {byte}");
             assert!(tail.behind > 0 && bad.is_empty());
         }
+    }
+
+    #[test]
+    fn a_bad_block_that_was_promised_in_part_is_not_to_be_written_again() {
+        // No writer says that a sync ended within a block; bytes may.
+        let mut making = Making::new();
+        making.block(800).block(800);
+        let within = making.header.lsn_of(making.starts[1] as u64) + 8;
+        let end = making.lsn();
+        making.block(within);
+        let second = making.starts[1];
+        making.bytes[second + 105] ^= 1;
+        let (tail, bad) = making.scan();
+        assert!(matches!(bad[..], [Bad::Record { offset: 1, .. }]), "{bad:?}");
+        assert_eq!((tail.proven.lsn, tail.end.lsn, tail.damaged), (end, making.lsn(), true));
     }
 
     #[test]
