@@ -29,6 +29,9 @@ pub enum Overflow {
     DropOldest,
     /// Of the messages that the subscription falls behind, the last of each key is kept, for up to `keys` keys; the rest is dropped and
     /// the subscription told. Messages without a key count as one key.
+    ///
+    /// Publishers do this for the subscription, under a lock of the topic: its filter and the payload's `Clone` are run there, and must not use
+    /// the topic themselves.
     Conflate {
         /// How many keys are kept.
         keys: usize,

@@ -17,6 +17,7 @@ use crate::topic::receive::{RecvError, Until};
 use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Subscription;
 use crate::user_code::{contained, drop_contained};
+use crate::wait::{Event, Sleepers, Wake};
 
 /// Handlers at work: see [`Subscription::run`]. Dropping it lets them go on until the subscription is closed; [`drain`](Self::drain) ends them.
 ///
@@ -40,7 +41,44 @@ use crate::user_code::{contained, drop_contained};
 pub struct Running {
     stop: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
+    at_work: Arc<AtWork>,
     subscription: Arc<dyn Drain>,
+}
+
+/// How many of the threads are at work, and who waits until none is.
+struct AtWork {
+    threads: AtomicUsize,
+    ended: Event,
+}
+
+/// One of them. Dropped when it ends, however it does.
+struct Worker(Arc<AtWork>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if self.0.threads.fetch_sub(1, AcqRel) == 1 {
+            self.0.ended.notify();
+        }
+    }
+}
+
+impl AtWork {
+    fn new(threads: usize) -> Arc<Self> {
+        Arc::new(Self {
+            threads: AtomicUsize::new(threads),
+            ended: Event::new(&Sleepers::default()),
+        })
+    }
+
+    /// Waits until all have ended, or until a deadline; whether all have.
+    fn wait(&self, deadline: Option<Instant>) -> bool {
+        let key = self.ended.listen(Wake::this_thread());
+        if self.threads.fetch_add(0, AcqRel) == 0 {
+            self.ended.finish(key);
+            return true;
+        }
+        self.ended.park(key, deadline)
+    }
 }
 
 /// What ended handlers left behind.
@@ -91,9 +129,9 @@ impl Running {
         self.subscription.begin();
         self.stop.store(1, Release);
         self.subscription.wake();
-        let mut ended = true;
-        for thread in self.threads {
-            ended &= join_until(thread, until);
+        let ended = self.at_work.wait(until);
+        if ended {
+            self.threads.into_iter().for_each(join);
         }
         let in_flight = self.subscription.in_flight();
         self.subscription.finish();
@@ -117,24 +155,13 @@ impl Running {
     /// # }
     /// ```
     pub fn join(self) {
-        for thread in self.threads {
-            join_until(thread, None);
-        }
+        self.threads.into_iter().for_each(join);
     }
 }
 
-/// Waits for a thread until `until`; the thread unparks nobody, so a deadline is kept by looking now and then.
-fn join_until(thread: JoinHandle<()>, until: Option<Instant>) -> bool {
-    while !thread.is_finished() {
-        match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            None => break,
-            Some(left) if left.is_zero() => return false,
-            Some(left) => std::thread::park_timeout(left.min(Duration::from_micros(200))),
-        }
-    }
-    // A handler's panic was caught and counted as its message's failure.
+/// Waits for a thread. Its handler's panics were caught, and counted as failures of their messages.
+fn join(thread: JoinHandle<()>) {
     let _ = thread.join();
-    true
 }
 
 impl std::fmt::Debug for Running {
@@ -182,13 +209,17 @@ impl<T: Send + 'static> Subscription<T> {
     /// # }
     /// ```
     pub fn run<O: IntoOutcome>(&self, threads: usize, handle: impl Fn(&Delivery<T>) -> O + Send + Sync + 'static) -> Running {
+        let threads = threads.max(1);
         let stop = Arc::new(AtomicUsize::new(0));
+        let at_work = AtWork::new(threads);
         let handle = Arc::new(handle);
         let spawn = |n| {
             let mut subscriber = self.subscriber();
             let (stop, handle) = (stop.clone(), handle.clone());
+            let worker = Worker(at_work.clone());
             let thread = std::thread::Builder::new().name(format!("{}-{n}", self.name()));
             let work = move || {
+                let _worker = worker;
                 let state = subscriber.subscription().state().clone();
                 loop {
                     let until = Until {
@@ -209,10 +240,11 @@ impl<T: Send + 'static> Subscription<T> {
             };
             thread.spawn(work).expect("the system starts a thread")
         };
-        let threads = (0..threads.max(1)).map(spawn).collect();
+        let threads = (0..threads).map(spawn).collect();
         Running {
             stop,
             threads,
+            at_work,
             subscription: self.state().clone(),
         }
     }
