@@ -4,37 +4,23 @@
 #
 #   tests/counter_mutations.sh
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
-export CARGO_TARGET_DIR="${MUTATIONS_TARGET_DIR:-$here/target/mutations}" RUSTFLAGS='--cfg ringmq_loom -Awarnings'
-missed=0
-
-for part in Cargo.toml Cargo.lock README.md src tests benches examples; do
-    cp -R "$here/$part" "$copy/"
-done
-cd "$copy"
+. "$(dirname "$0")/mutations.sh"
+export RUSTFLAGS='--cfg ringmq_loom -Awarnings'
 
 mutate() { # mutate WHAT PERL-SUBSTITUTION
     local binary failed bound
-    cp "$here/src/ring/counter.rs" src/ring/counter.rs
-    perl -0pi -e "$2" src/ring/counter.rs
-    if cmp -s "$here/src/ring/counter.rs" src/ring/counter.rs; then
-        echo "$1: the edit does not fit the code any more"
-        missed=1
-        return
-    fi
-    binary=$(cargo test --locked --release --lib --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
+    break_rule src/ring/counter.rs "$2" "$1" || return 0
+    binary=$(cd "$copy/tree" && cargo test --locked --release --lib --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
     for bound in 1 2; do
         failed=$({ LOOM_MAX_PREEMPTIONS=$bound timeout 120 "$binary" ring::models 2>&1 || true; } |
             sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p; s/^thread .\(.*::models::[^ ]*\). .*panicked at.*/\1/p' | head -n 1)
         if [ -n "$failed" ]; then
-            echo "$1: caught by $failed"
+            echo "caught   $1 by $failed"
             return
         fi
     done
-    echo "$1: NOT CAUGHT"
-    missed=1
+    echo "MISSED   $1: no model fails"
+    missed=$((missed + 1))
 }
 
 mutate 'the holder passes no fence' 's/        fence::light\(\);\n//'
@@ -46,4 +32,4 @@ mutate 'its leaving is seen without Acquire' 's/holder\.inside\.load\(Acquire\)/
 mutate 'a sleeper does not meet the holder' 's/self\.wait_outside\(holder\.as_ref\(\)\?\);/holder.as_ref()?;/'
 mutate 'rivals do not revoke' 's/            if word & BIASED != 0 \{\n                word = self\.revoke\(\);\n            \}\n//'
 mutate 'a sleeper changes nothing' 's/\} else if self\.hot\.word\.compare_exchange\(word, word, AcqRel, Relaxed\)\.is_ok\(\) \{/} else {/'
-exit $missed
+finish
