@@ -267,6 +267,18 @@ impl<S: Account> Loans<S> {
         }
     }
 
+    /// Makes something of each value and a loan, as far as both reach. What is left is paid back.
+    ///
+    /// The loans are counted before, not one by one: a count that unwinding may need is kept in memory. So if `values` or `make` unwinds, those
+    /// that were not handed out stay out on loan.
+    #[inline(always)]
+    pub(crate) fn deal<V, R>(mut self, values: impl ExactSizeIterator<Item = V>, out: &mut Vec<R>, mut make: impl FnMut(V, Loan<S>) -> R) {
+        let n = self.left.min(values.len() as u64);
+        self.left -= n;
+        let node = self.node;
+        out.extend(values.take(n as usize).map(move |value| make(value, Loan { node })));
+    }
+
     /// These loans and this one, if it is of the same lender.
     #[inline(always)]
     pub(crate) fn add(&mut self, loan: Loan<S>) -> Result<(), Loan<S>> {

@@ -201,9 +201,12 @@ struct HandOver<'a, T: Send + 'static> {
 impl<T: Send + 'static> Drop for HandOver<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        let mut credits = self.credits.take_all();
-        let values = self.values.drain(..).zip(self.first..);
-        self.out
-            .extend(values.map(|(value, offset)| Delivery::plain(offset, value, credits.next().expect(CREDIT))));
+        debug_assert!(self.values.len() <= self.credits.len(), "{CREDIT}");
+        let mut next = self.first;
+        self.credits.take_all().deal(self.values.drain(..), self.out, move |value, credit| {
+            let offset = next;
+            next += 1;
+            Delivery::plain(offset, value, credit)
+        });
     }
 }
