@@ -157,7 +157,7 @@ impl<T, A> Queue<T, A> {
                         let stamp = self.slots.full(p).expect("full until its claimant takes it");
                         // SAFETY: `h..h + n` is this thread's claim, once each; the stamp was loaded full.
                         let (value, attachment) = unsafe { self.slots.take(p, stamp) };
-                        self.slots.vacate(p);
+                        self.slots.at(p).vacate_for(p + self.capacity());
                         each(p, value, attachment);
                     }
                     return Ok(n as usize);

@@ -310,12 +310,6 @@ impl<T, A> Slots<T, A> {
         (value, Some(attachment))
     }
 
-    /// Frees the slot of `p` for the next lap (queues only; a window's slots are freed by `freed`).
-    #[inline(always)]
-    pub(super) fn vacate(&self, p: u64) {
-        self.at(p).vacate_for(p + self.capacity());
-    }
-
     /// Whether taking values out is worth it: a plain value without attachments has nothing to drop.
     #[inline(always)]
     pub(super) fn needs_drop(&self) -> bool {
