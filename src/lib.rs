@@ -52,8 +52,11 @@
 //! | made by | payload | for |
 //! |---|---|---|
 //! | [`Broker::topic`], [`TopicOptions::new`] | [`Payload`]: `Clone + Send + Sync` and serde | any kind of broker |
-//! | [`TopicOptions::in_memory`] | `Clone + Send + Sync` | what never leaves memory; wrap large payloads in an `Arc` |
+//! | [`TopicOptions::in_memory`] | `Clone + Send + Sync` | what never leaves memory |
 //! | [`TopicOptions::work_queue`] | `Send` | one subscription; values move instead of being cloned |
+//!
+//! A topic of the first two kinds clones a payload for each subscription, unless there is only one: then it moves here too. Wrap payloads that are
+//! expensive to clone in an `Arc`.
 //!
 //! # Overflow: when a subscription falls behind
 //!

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use matrix_support::*;
-use ringmq::{Backoff, Broker, Lagged, Offset, Overflow, RecvError, SubscribeOptions, Subscription, TopicOptions, TryRecvError};
+use ringmq::{Backoff, Broker, Lagged, Offset, Overflow, RecvError, Start, SubscribeOptions, Subscription, TopicOptions, TryRecvError};
 
 const fn lagged(from: u64, to: u64) -> Lagged {
     Lagged {
@@ -66,7 +66,10 @@ fn a_payload_that_panics_when_the_ring_drops_it_takes_no_other_message_along() {
     for id in 0..3 {
         topic.publish(census.payload(id)).unwrap();
     }
-    census.drop_panics_at.store(1, SeqCst);
+    // What only one subscription is to get is moved out, and nothing is left to be dropped.
+    let other = topic.subscribe_with(SubscribeOptions::new("other").start(Start::Earliest)).unwrap();
+    assert_eq!(other.auto_ack().try_recv_batch(&mut Vec::new(), 3).unwrap(), 3);
+    census.drop_panics_at.store(4, SeqCst); // after the other's three
     let auto = sub.auto_ack();
     let got: Vec<_> = (0..3).map(|_| survive(|| auto.try_recv().unwrap())).collect();
     let ids: Vec<_> = got.iter().flatten().map(|payload| payload.id).collect();
@@ -74,7 +77,7 @@ fn a_payload_that_panics_when_the_ring_drops_it_takes_no_other_message_along() {
     // The ring drops what was consumed when a receiver finds nothing more.
     assert!(auto.try_recv().is_err());
     assert_eq!(census.panics.load(SeqCst), 1);
-    drop((topic, sub, auto, got));
+    drop((topic, sub, auto, got, other));
     assert_eq!(census.alive(), 0);
 }
 
@@ -89,6 +92,7 @@ fn a_clone_that_panics_for_the_lease_is_reported_as_lagged() {
             .ack_timeout(Duration::from_secs(3600))
             .backoff(Backoff::none());
         let (topic, sub) = Kind::Window.pair_with::<Counted>(8, options);
+        let _beside = onlooker(&topic);
         for id in 0..3 {
             topic.publish(census.payload(id)).unwrap();
         }
@@ -112,6 +116,7 @@ fn a_clone_that_panics_in_a_batch_loses_one_message_only() {
     hush();
     let census = Census::new();
     let (topic, sub) = Kind::Window.pair::<Counted>(8);
+    let _beside = onlooker(&topic);
     for id in 0..6 {
         topic.publish(census.payload(id)).unwrap();
     }
@@ -180,6 +185,7 @@ fn a_worker_outlives_payloads_that_panic() {
     for kind in KINDS {
         let census = Census::new();
         let (topic, sub) = kind.pair::<Counted>(64);
+        let beside = (kind == Kind::Window).then(|| onlooker(&topic));
         let handled = Arc::new(Mutex::new(Vec::new()));
         for id in 0..8 {
             topic.publish(census.payload(id)).unwrap();
@@ -195,7 +201,7 @@ fn a_worker_outlives_payloads_that_panic() {
             Kind::Window => (0..8).filter(|&id| id != 2).collect(),
         };
         assert_eq!(*handled.lock().unwrap(), expected, "{kind:?}");
-        drop((topic, sub));
+        drop((topic, sub, beside));
         assert_eq!(census.alive(), 0);
     }
 }
@@ -208,6 +214,7 @@ fn run_async_outlives_what_panics() {
     for kind in KINDS {
         let census = Census::new();
         let (topic, sub) = kind.pair::<Counted>(64);
+        let beside = (kind == Kind::Window).then(|| onlooker(&topic));
         for id in 0..8 {
             topic.publish(census.payload(id)).unwrap();
         }
@@ -232,6 +239,7 @@ fn run_async_outlives_what_panics() {
         };
         assert_eq!(handled, expected, "{kind:?}");
         assert_eq!(sub.stats().failures, 1);
+        drop(beside);
     }
 }
 

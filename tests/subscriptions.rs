@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -21,6 +22,57 @@ fn all(sub: &Subscription<u64>) -> Vec<u64> {
 
 fn starting(topic: &Topic<u64>, name: &str, start: Start) -> Subscription<u64> {
     topic.subscribe_with(SubscribeOptions::new(name).start(start)).unwrap()
+}
+
+/// A payload that counts its clones.
+struct Cloned(u64, Arc<AtomicU64>);
+
+impl Clone for Cloned {
+    fn clone(&self) -> Self {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Self(self.0, self.1.clone())
+    }
+}
+
+/// With a filter, and in batches too: nobody else would need what is left behind.
+#[test]
+fn what_only_one_subscription_is_to_get_is_moved_and_not_cloned() {
+    let broker = broker();
+    let topic = broker.topic_with("t", TopicOptions::in_memory().capacity(64)).unwrap();
+    let clones = Arc::new(AtomicU64::new(0));
+    let publish = |ids: std::ops::Range<u64>| topic.publish_batch(ids.map(|id| Cloned(id, clones.clone()))).unwrap();
+    let so_far = || clones.load(Ordering::Relaxed);
+    let sub = topic
+        .subscribe_with(SubscribeOptions::new("s").filter(|payload: &Cloned| payload.0 != 3))
+        .unwrap();
+    publish(0..20);
+    sub.recv().unwrap().ack().unwrap();
+    assert_eq!(sub.auto_ack().recv().unwrap().0, 1);
+    let mut batch = Vec::new();
+    while batch.len() < 17 {
+        sub.recv_batch(&mut batch, 5).unwrap();
+    }
+    assert!(batch.iter().map(|delivery| delivery.0).eq((2..20).filter(|&id| id != 3)));
+    sub.ack_batch(batch).unwrap();
+    assert_eq!(so_far(), 0, "alone");
+
+    let plain = topic
+        .subscribe_with(SubscribeOptions::new("plain").start(Start::Latest))
+        .unwrap()
+        .auto_ack();
+    publish(20..30);
+    for id in 20..30 {
+        assert_eq!((plain.recv().unwrap().0, sub.auto_ack().recv().unwrap().0), (id, id));
+    }
+    assert_eq!(so_far(), 20, "each of two has its own");
+
+    sub.unsubscribe();
+    publish(30..40);
+    let mut batch = Vec::new();
+    plain.recv_batch(&mut batch, 4).unwrap();
+    batch.extend(std::iter::from_fn(|| plain.try_recv().ok()));
+    assert!(batch.iter().map(|payload| payload.0).eq(30..40));
+    assert_eq!(so_far(), 20, "alone again");
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //!
 //! There is one protocol to claim and publish, and two ways to free a slot:
 //! - [`Queue`]: one cursor; the value moves out and the slot's own stamp frees it.
-//! - [`Window`]: many cursors; every cursor clones, and a slot is freed once all have passed it.
+//! - [`Window`]: many cursors; every cursor clones, and a slot is freed once all have passed it. While there is only one, values move here too.
 //!
 //! # Positions and stamps
 //!
@@ -73,9 +73,13 @@
 //! - **I4 (line)**: `freed` passes `p` only when every cursor's head is beyond `p` and no line announces `p` or less; so a
 //!   subscriber that announced `p` before it claimed `p` may read the slot until it clears the line. A head never goes back below `freed`,
 //!   and that of a cursor which left stands beyond every position: no claim succeeds that the scan does not know of.
-//! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window.
+//! - **I5 (scan)**: at most one thread is in the scan, and the registry lock is held meanwhile; only the scan takes values out of a window, but for
+//!   those of I7.
 //! - **I6 (thread)**: the address under which a thread finds what counters know of it is null, or the thread keeps what is there. No counter's
 //!   `held` is null.
+//! - **I7 (only)**: a claim on a head that says `MOVES` has the values of its positions for itself. The registry knows these positions: from where
+//!   the head stood when it began to say so, to where it stood when it stopped. The scan passes over them, no cursor joins or goes back to them,
+//!   and nobody who claimed before reads them: where it begins is beyond all that a cursor which has left, or was moved back, can have claimed.
 
 mod claim;
 mod counter;
@@ -90,7 +94,7 @@ mod window;
 pub(crate) use self::claim::Claim;
 pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, Loans, MAX_CREDITS};
 pub(crate) use self::queue::Queue;
-pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Window};
+pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Value, Window};
 
 use self::counter::Counter;
 use self::slots::Slots;
@@ -153,8 +157,8 @@ const fn open_position(tail: u64) -> u64 {
     tail.rotate_right(1) & !(1 << 62)
 }
 
-/// The position in a counter's word: between the flag and the bit that is the counter's own.
+/// The position in a counter's word: between the flag, and a head's `MOVES` and the bit that is the counter's own.
 #[inline(always)]
 const fn position(word: u64) -> u64 {
-    (word << 1) >> 2
+    (word << 2) >> 3
 }

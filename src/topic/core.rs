@@ -197,11 +197,11 @@ impl<T: Send + 'static> TopicCore<T> {
     /// The offset of the first message held that was published at `time` or later; the end, if there is none.
     fn first_since(&self, time: crate::Timestamp) -> u64 {
         let Ring::Window(window, _) = &self.shared.ring else { return 0 };
-        let cursor = window.join(ring::Start::Oldest);
+        let cursor = window.join_to_look(ring::Start::Oldest);
         let line = window.line();
         let mut found = None;
         while found.is_none() {
-            let take = window.take(&cursor, &line, |p, _, meta: Option<&Arc<crate::message::Meta>>| {
+            let take = window.take(&cursor, &line, |p, _, meta: Option<ring::Value<'_, Arc<crate::message::Meta>>>| {
                 let late = meta.and_then(|meta| meta.published).is_some_and(|published| published >= time);
                 late.then_some(p)
             });
@@ -354,7 +354,7 @@ impl<'r, T> Anchor<'r, T> {
     /// An anchor, unless it is a queue, which nobody looks through.
     fn new(ring: &'r Ring<T>) -> Option<Self> {
         let Ring::Window(window, _) = ring else { return None };
-        let cursor = window.join(ring::Start::Oldest);
+        let cursor = window.join_to_look(ring::Start::Oldest);
         Some(Self { window, cursor })
     }
 }

@@ -4,9 +4,10 @@ use std::collections::TryReserveError;
 
 use crate::environment::Environment;
 use crate::message::Meta;
-use crate::ring::{Cursor, Line, Nothing, Queue, Refusal, Take, Window};
+use crate::ring::{Cursor, Line, Nothing, Queue, Refusal, Take, Value, Window};
 use crate::sync::{Arc, AtomicUsize, Ordering::*};
 use crate::topic::state::SubscriptionState;
+use crate::user_code::{clear_contained, drop_contained};
 use crate::wait::{Event, Sleepers};
 
 /// A message as it leaves the ring.
@@ -94,14 +95,26 @@ impl<T> Drop for LostOnUnwind<'_, T> {
     }
 }
 
+/// What the filter does not want and was moved out, `unwanted` gets: it is dropped later, because that is code of the user.
 #[inline(always)]
-fn clone_out<T: Clone>(state: &SubscriptionState<T>, offset: u64, value: &T, meta: Option<&Arc<Meta>>) -> Option<Taken<T>> {
+fn own<T: Clone>(
+    state: &SubscriptionState<T>,
+    offset: u64,
+    value: Value<'_, T>,
+    meta: Option<Value<'_, Arc<Meta>>>,
+    unwanted: impl FnOnce(T),
+) -> Option<Taken<T>> {
     let unwinding = LostOnUnwind { state, position: offset };
-    let taken = state.passes(value).then(|| Taken {
-        offset,
-        value: value.clone(),
-        meta: meta.cloned(),
-    });
+    let mut taken = None;
+    if state.passes(&value) {
+        taken = Some(Taken {
+            offset,
+            value: value.into_owned(),
+            meta: meta.map(Value::into_owned),
+        });
+    } else if let Value::Moved(value) = value {
+        unwanted(value);
+    }
     std::mem::forget(unwinding);
     taken
 }
@@ -113,7 +126,10 @@ fn pop<T: Clone>(
     line: &Line,
 ) -> Option<(u64, T)> {
     let unwinding = WakeOnUnwind(state);
-    let taken = window.pop(cursor, line, |position, value| (position, clone_plain(state, position, value)));
+    let taken = window.pop(cursor, line, |position, value| match value {
+        Value::Lent(value) => (position, clone_plain(state, position, value)),
+        Value::Moved(value) => (position, value),
+    });
     std::mem::forget(unwinding);
     taken
 }
@@ -149,8 +165,12 @@ fn take_one<T: Clone>(
     line: &Line,
 ) -> Take<Option<Taken<T>>> {
     let unwinding = WakeOnUnwind(state);
-    let taken = window.take(cursor, line, |p, value, meta| clone_out(state, p, value, meta));
+    let mut unwanted = None;
+    let taken = window.take(cursor, line, |p, value, meta| {
+        own(state, p, value, meta, |value| unwanted = Some(value))
+    });
     std::mem::forget(unwinding);
+    drop_contained(unwanted);
     taken
 }
 
@@ -162,14 +182,16 @@ fn take_run<T: Clone>(
     max: usize,
     each: &mut dyn FnMut(Taken<T>),
 ) -> Take<usize> {
-    let read = |p, value: &T, meta: Option<&Arc<Meta>>| {
-        if let Some(taken) = clone_out(state, p, value, meta) {
+    let mut unwanted = Vec::new();
+    let read = |p, value: Value<'_, T>, meta: Option<Value<'_, Arc<Meta>>>| {
+        if let Some(taken) = own(state, p, value, meta, |value| unwanted.push(value)) {
             each(taken);
         }
     };
     let unwinding = WakeOnUnwind(state);
     let taken = window.take_run(cursor, line, max, read, |from, to| state.lost(from, to));
     std::mem::forget(unwinding);
+    clear_contained(&mut unwanted);
     taken
 }
 

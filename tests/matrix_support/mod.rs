@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
-use ringmq::{Backoff, Broker, SubscribeOptions, Subscription, Topic, TopicOptions};
+use ringmq::{Backoff, Broker, Overflow, SubscribeOptions, Subscription, Topic, TopicOptions};
 
 /// A size from the environment, or what CI has time for.
 pub fn size(variable: &str, default: usize) -> usize {
@@ -315,4 +315,10 @@ impl Drop for Counted {
             panic_on_purpose();
         }
     }
+}
+
+/// A subscription that holds up nobody and reads nothing: because of it, the other one cannot have its messages for itself, and clones them.
+pub fn onlooker<T: Clone + Send + Sync + 'static>(topic: &Topic<T>) -> Subscription<T> {
+    let options = SubscribeOptions::new("onlooker").overflow(Overflow::DropOldest);
+    topic.subscribe_with(options).unwrap()
 }

@@ -2,6 +2,7 @@
 
 mod counter;
 mod credit;
+mod moving;
 mod overtaking;
 mod queue;
 mod scan;

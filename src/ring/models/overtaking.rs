@@ -25,7 +25,7 @@ impl Reader {
 
     /// One look; `false` if there was nothing.
     fn look(&mut self) -> bool {
-        let take = self.window.take(&self.cursor, &self.line, |p, &value, _| (p, value));
+        let take = self.window.take(&self.cursor, &self.line, |p, value, _| (p, *value));
         match take {
             Take::Got((p, value)) => {
                 assert_eq!(value, p + 10);
@@ -162,8 +162,8 @@ fn a_run_is_not_torn_by_overtaking() {
                 &reader.cursor,
                 &reader.line,
                 2,
-                |p, &value, _| {
-                    assert_eq!(value, p + 10);
+                |p, value, _| {
+                    assert_eq!(*value, p + 10);
                     run.push(p);
                 },
                 |_, _| (),
@@ -209,7 +209,7 @@ struct SideReader {
 impl SideReader {
     fn look(&mut self) -> bool {
         let Reader { window, cursor, line, .. } = &self.reader;
-        match window.take(cursor, line, |p, &value, _| (p, value)) {
+        match window.take(cursor, line, |p, value, _| (p, *value)) {
             Take::Got((p, value)) => {
                 assert_eq!(value, p + 10);
                 self.reader.see(p..p + 1);

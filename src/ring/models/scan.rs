@@ -1,4 +1,5 @@
-//! The scan: what everybody has read is dropped at once when the ring is idle, whoever was in whose way.
+//! The scan: what everybody has read is dropped at once when the ring is idle, whoever was in whose way. Its cursors only look: what one moves out
+//! is not left to the scan.
 
 use std::sync::atomic::{AtomicI64, Ordering as Std};
 
@@ -7,10 +8,10 @@ use crate::ring::{Cursor, Line, Nothing, Start, Take, Window};
 use crate::sync::{Arc, thread, yield_now};
 
 /// A payload that counts how many of its kind are alive.
-struct Counted(Arc<AtomicI64>);
+pub(super) struct Counted(Arc<AtomicI64>);
 
 impl Counted {
-    fn new(alive: &Arc<AtomicI64>) -> Self {
+    pub(super) fn new(alive: &Arc<AtomicI64>) -> Self {
         alive.fetch_add(1, Std::SeqCst);
         Self(alive.clone())
     }
@@ -22,22 +23,22 @@ impl Drop for Counted {
     }
 }
 
-type Payloads = Window<Counted, ()>;
+pub(super) type Payloads = Window<Counted, ()>;
 
-struct Model {
-    window: Arc<Payloads>,
-    alive: Arc<AtomicI64>,
+pub(super) struct Model {
+    pub(super) window: Arc<Payloads>,
+    pub(super) alive: Arc<AtomicI64>,
 }
 
 impl Model {
-    fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             window: Arc::new(Window::new(capacity, 0)),
             alive: Arc::default(),
         }
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let value = Counted::new(&self.alive);
         loop {
             match self.window.claim_run(&mut 0, 1, false) {
@@ -50,7 +51,7 @@ impl Model {
         }
     }
 
-    fn reader(&self, cursor: &Arc<Cursor<Counted, ()>>) -> Reader {
+    pub(super) fn reader(&self, cursor: &Arc<Cursor<Counted, ()>>) -> Reader {
         Reader {
             window: self.window.clone(),
             cursor: cursor.clone(),
@@ -58,19 +59,19 @@ impl Model {
         }
     }
 
-    fn assert_nothing_lingers(&self) {
+    pub(super) fn assert_nothing_lingers(&self) {
         assert_eq!(self.alive.load(Std::SeqCst), 0, "a payload that everybody has read lingers");
     }
 }
 
-struct Reader {
-    window: Arc<Payloads>,
-    cursor: Arc<Cursor<Counted, ()>>,
-    line: Arc<Line>,
+pub(super) struct Reader {
+    pub(super) window: Arc<Payloads>,
+    pub(super) cursor: Arc<Cursor<Counted, ()>>,
+    pub(super) line: Arc<Line>,
 }
 
 impl Reader {
-    fn try_take(&self) -> bool {
+    pub(super) fn try_take(&self) -> bool {
         match self.window.take(&self.cursor, &self.line, |p, _, _| p) {
             Take::Got(p) => {
                 self.window.tidy(&self.cursor, p);
@@ -81,7 +82,7 @@ impl Reader {
         }
     }
 
-    fn pop(&self) -> bool {
+    pub(super) fn pop(&self) -> bool {
         let Some(p) = self.window.pop(&self.cursor, &self.line, |p, _| p) else {
             return false;
         };
@@ -94,7 +95,7 @@ impl Reader {
 fn of_two_cursors_that_finish_at_the_same_time_one_drops_the_payload() {
     check(|| {
         let model = Model::new(1);
-        let cursors = [(); 2].map(|()| model.window.join(Start::Oldest));
+        let cursors = [(); 2].map(|()| model.window.join_to_look(Start::Oldest));
         model.publish();
         let [mine, other] = cursors.map(|cursor| model.reader(&cursor));
         let other = thread::spawn(move || assert!(other.try_take()));
@@ -108,7 +109,7 @@ fn of_two_cursors_that_finish_at_the_same_time_one_drops_the_payload() {
 fn whoever_loses_the_race_for_a_message_does_not_keep_its_payload() {
     check(|| {
         let model = Model::new(2);
-        let cursor = model.window.join(Start::Oldest);
+        let cursor = model.window.join_to_look(Start::Oldest);
         model.publish();
         let (mine, other) = (model.reader(&cursor), model.reader(&cursor));
         let other = thread::spawn(move || other.try_take());
@@ -122,7 +123,7 @@ fn whoever_loses_the_race_for_a_message_does_not_keep_its_payload() {
 fn whoever_loses_the_race_on_the_short_way_does_not_keep_its_payload() {
     check(|| {
         let model = Model::new(2);
-        let cursor = model.window.join(Start::Oldest);
+        let cursor = model.window.join_to_look(Start::Oldest);
         model.publish();
         let (mine, other) = (model.reader(&cursor), model.reader(&cursor));
         let other = thread::spawn(move || other.pop());
@@ -136,7 +137,7 @@ fn whoever_loses_the_race_on_the_short_way_does_not_keep_its_payload() {
 fn a_scan_that_finds_the_registry_taken_is_made_up_for() {
     check(|| {
         let model = Model::new(2);
-        let cursor = model.window.join(Start::Oldest);
+        let cursor = model.window.join_to_look(Start::Oldest);
         model.publish();
         let reader = model.reader(&cursor);
         let coming = {
@@ -156,7 +157,7 @@ fn a_scan_that_finds_the_registry_taken_is_made_up_for() {
 fn a_cursor_that_leaves_drops_what_it_alone_had_not_read() {
     check(|| {
         let model = Model::new(1);
-        let (reads, leaves) = (model.window.join(Start::Oldest), model.window.join(Start::Oldest));
+        let (reads, leaves) = (model.window.join_to_look(Start::Oldest), model.window.join_to_look(Start::Oldest));
         model.publish();
         let reader = model.reader(&reads);
         let leaving = {
@@ -188,7 +189,7 @@ fn a_publisher_that_is_not_done_is_not_lapped_when_nobody_subscribes() {
 fn payloads_left_in_a_window_are_dropped_with_it() {
     check(|| {
         let model = Model::new(2);
-        let cursor = model.window.join(Start::Oldest);
+        let cursor = model.window.join_to_look(Start::Oldest);
         let reader = model.reader(&cursor);
         let publisher = {
             let (window, alive) = (model.window.clone(), model.alive.clone());

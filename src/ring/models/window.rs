@@ -28,7 +28,7 @@ impl Reader {
 
     /// One attempt.
     pub(super) fn try_take(&self) -> Take<(u64, u64)> {
-        let take = self.window.take(&self.cursor, &self.line, |p, &value, _| (p, value));
+        let take = self.window.take(&self.cursor, &self.line, |p, value, _| (p, *value));
         if let Take::Got((p, _)) = take {
             self.window.tidy(&self.cursor, p);
         }
@@ -49,7 +49,7 @@ impl Reader {
 
     /// The short way.
     fn pop(&self) -> Option<(u64, u64)> {
-        self.window.pop(&self.cursor, &self.line, |p, &value| (p, value))
+        self.window.pop(&self.cursor, &self.line, |p, value| (p, *value))
     }
 }
 
@@ -239,7 +239,7 @@ fn a_run_of_positions_is_published_and_taken_whole_or_in_parts() {
         while got.len() < 3 {
             let took = reader
                 .window
-                .take_run(&reader.cursor, &reader.line, 2, |p, &value, _| got.push((p, value)), |_, _| ());
+                .take_run(&reader.cursor, &reader.line, 2, |p, value, _| got.push((p, *value)), |_, _| ());
             if !matches!(took, Take::Got(_)) {
                 yield_now();
             }
@@ -491,7 +491,7 @@ fn an_attachment_is_read_with_its_value() {
             loop {
                 let take = reader
                     .window
-                    .take(&reader.cursor, &reader.line, |p, &value, with| (p, value, with.copied()));
+                    .take(&reader.cursor, &reader.line, |p, value, with| (p, *value, with.map(|with| *with)));
                 match take {
                     Take::Got(got) => break assert_eq!(got, (p, p + 10, Some((p + 10) * 10))),
                     _ => yield_now(),

@@ -6,10 +6,13 @@ use crate::sync::{AtomicU64, CachePadded, Ordering::*};
 /// The bit of a head that says: a publisher moved this cursor on.
 pub(super) const BEHIND: u64 = 1;
 
+/// The bit of a head that says: what is claimed from here on is moved out, since no other cursor is there to read it.
+pub(super) const MOVES: u64 = 1 << 62;
+
 /// The head of a cursor that has left its window: the last position there is, which no topic reaches, so nothing is found there.
 pub(super) const LEFT: u64 = ((1 << 61) - 1) << 1;
 
-/// What a line says when its subscriber reads nothing.
+/// What a line says when its subscriber reads nothing: its position is beyond all.
 pub(super) const IDLE: u64 = u64::MAX;
 
 /// One subscription's place in a window.
@@ -24,6 +27,8 @@ pub(crate) struct Cursor<T, A> {
     /// Written and read under the registry lock; Relaxed.
     pub(super) since: AtomicU64,
     pub(super) overtaking: Overtaking<T, A>,
+    /// Whether it may have what it reads for itself: not if it merely looks.
+    pub(super) takes: bool,
 }
 
 /// What a full window does about a cursor.
@@ -34,6 +39,36 @@ pub(super) enum Overtaking<T, A> {
     Drop,
     /// It is moved on; what it has not read goes to a side store first.
     Keep(Box<dyn SideStore<T, A>>),
+}
+
+/// A value as a claim gets it.
+pub(crate) enum Value<'v, T> {
+    /// To look at: others have it too.
+    Lent(&'v T),
+    /// Moved out: its claimant was the only one to have it.
+    Moved(T),
+}
+
+impl<T: Clone> Value<'_, T> {
+    #[inline(always)]
+    pub(crate) fn into_owned(self) -> T {
+        match self {
+            Self::Lent(value) => value.clone(),
+            Self::Moved(value) => value,
+        }
+    }
+}
+
+impl<T> std::ops::Deref for Value<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        match self {
+            Self::Lent(value) => value,
+            Self::Moved(value) => value,
+        }
+    }
 }
 
 /// Lends the value at a position to a function.
@@ -60,7 +95,7 @@ pub(super) enum Found {
 }
 
 impl<T, A> Cursor<T, A> {
-    pub(super) fn new(id: u64, at: u64, overtaking: Overtaking<T, A>) -> Self {
+    pub(super) fn new(id: u64, at: u64, overtaking: Overtaking<T, A>, takes: bool) -> Self {
         // A publisher that overtakes comes between the subscriber's claims again and again.
         let leans = matches!(overtaking, Overtaking::Never);
         Self {
@@ -69,7 +104,14 @@ impl<T, A> Cursor<T, A> {
             lag_from: AtomicU64::new(0),
             since: AtomicU64::new(at),
             overtaking,
+            takes,
         }
+    }
+
+    /// Whether it moves values out.
+    #[inline(always)]
+    pub(super) fn moves(&self) -> bool {
+        self.head.load(Relaxed) & MOVES != 0
     }
 
     /// Whether publishers wait for this cursor.
@@ -103,7 +145,7 @@ impl<T, A> Cursor<T, A> {
     ) -> Result<(u64, R, Announced<'l>), u64> {
         let announced = Announced(line);
         let (from, found) = self.head.advance(|word| {
-            line.announce(position(word));
+            line.announce(word);
             look(word)
         })?;
         Ok((from, found, announced))
@@ -147,7 +189,7 @@ impl<T, A> Cursor<T, A> {
     }
 }
 
-/// The lowest position that one subscriber may still read, or idle. Written by that subscriber alone, and never left announced
+/// The head that one subscriber read last, whose position and those behind it it may still read, or idle. Written by that subscriber alone, and never left announced
 /// when a call returns.
 pub(crate) struct Line(CachePadded<AtomicU64>);
 
@@ -157,13 +199,13 @@ impl Line {
     }
 
     #[inline(always)]
-    fn announce(&self, p: u64) {
+    fn announce(&self, head: u64) {
         // Release: not for data, but so that the scan, which reads heads before lines, finds the line of whoever moved the head.
-        self.0.store(p, Release);
+        self.0.store(head, Release);
     }
 
     pub(super) fn announced(&self) -> u64 {
-        self.0.load(Acquire)
+        position(self.0.load(Acquire))
     }
 }
 

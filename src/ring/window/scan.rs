@@ -9,6 +9,10 @@
 //! the next to it (`holder`), and the others go their way. With four subscriptions that was 0.9 million messages a second before, and 4.9 then.
 
 use super::cursor::{Cursor, LEFT, Line, Overtaken, Overtaking, SideStore};
+use std::mem::needs_drop;
+use std::ops::Range;
+
+use super::cursor::MOVES;
 use super::{BEHIND, Window, position};
 use crate::sync::{Arc, Ordering::*, fence};
 use crate::user_code::clear_contained;
@@ -21,6 +25,10 @@ pub(super) struct Registry<T, A> {
     lines: Vec<Arc<Line>>,
     /// How many cursors there were so far.
     joined: u64,
+    /// Positions whose values were moved out by the only cursor there was, or are: up to `MAX` while it goes on.
+    moved: Range<u64>,
+    /// Below, a subscriber of a cursor that has left, or has been moved back since, may still be reading.
+    read_by_others: u64,
 }
 
 /// Payloads that were taken out, to be dropped once nothing is locked.
@@ -32,12 +40,35 @@ impl<T, A> Registry<T, A> {
             cursors: Vec::new(),
             lines: Vec::new(),
             joined: 0,
+            moved: 0..0,
+            read_by_others: 0,
         }
     }
 
     /// The lowest position that a subscriber may be reading.
     fn lines(&self) -> u64 {
         self.lines.iter().map(|l| l.announced()).min().unwrap_or(u64::MAX)
+    }
+
+    /// The only cursor, if it may have what it reads for itself.
+    fn only(&self) -> Option<&Arc<Cursor<T, A>>> {
+        match &self.cursors[..] {
+            [only] if only.takes => Some(only),
+            _ => None,
+        }
+    }
+
+    /// From here on every value stays in the ring until all have passed it.
+    pub(super) fn stop_moving(&mut self) {
+        let Some(only) = self.only() else { return };
+        if let Ok(word) = only.head.update(|word| (word & MOVES != 0).then_some(word & !MOVES)) {
+            self.moved.end = position(word);
+        }
+    }
+
+    /// Whether the value of `p` was moved out by its claimant.
+    pub(super) fn has_moved(&self, p: u64) -> bool {
+        self.moved.contains(&p)
     }
 
     /// What everybody has passed and nobody reads; without any cursor, nothing.
@@ -78,11 +109,11 @@ impl<T, A> Window<T, A> {
             let mut asked = 1;
             let mut end = Pass::Done;
             loop {
-                if let Some(registry) = self.registry.try_lock() {
+                if let Some(mut registry) = self.registry.try_lock() {
                     if taken.capacity() == 0 {
                         taken = self.take_spare();
                     }
-                    end = self.scan(&registry, want, &mut taken);
+                    end = self.scan(&mut registry, want, &mut taken);
                 }
                 let was = self.work.fetch_sub(asked, AcqRel);
                 if was == asked {
@@ -118,7 +149,7 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    fn scan(&self, registry: &Registry<T, A>, want: u64, taken: &mut Gone<T, A>) -> Pass {
+    fn scan(&self, registry: &mut Registry<T, A>, want: u64, taken: &mut Gone<T, A>) -> Pass {
         let freed = self.freed.load(Relaxed); // Only the scan writes it.
         let gate = registry
             .cursors
@@ -141,7 +172,7 @@ impl<T, A> Window<T, A> {
         let upto = lines.min(heads);
         let (to, end) = match self.is_plain(registry, freed) {
             true => (upto.max(freed), Pass::Done),
-            false => self.take_out(freed, upto, taken),
+            false => self.take_out(registry, freed, upto, taken),
         };
         if registry.cursors.is_empty() {
             self.unrouted.fetch_add(to - freed, Relaxed);
@@ -150,8 +181,22 @@ impl<T, A> Window<T, A> {
         if !self.slots.needs_drop() || end == Pass::More {
             return end;
         }
+        if registry.only().is_some_and(|only| only.moves()) {
+            return Pass::Done; // nothing lingers that it has passed
+        }
+        if self.starts_moving(registry, to) {
+            registry.moved = to..u64::MAX;
+            return Pass::Done;
+        }
         let holder = slowest.filter(|(head, _)| *head <= lines && *head == to).map(|(_, cursor)| cursor);
         self.entrust(registry, holder, upto)
+    }
+
+    /// Lets the only cursor move out what it claims from here on, if it stands at `to` and so has read, or never will, all that the ring does not hold
+    /// any more: nobody looks at a value that it claims later.
+    fn starts_moving(&self, registry: &Registry<T, A>, to: u64) -> bool {
+        let moves = |only: &Arc<Cursor<T, A>>| only.head.update(|word| (word == to << 1).then_some(word | MOVES)).is_ok();
+        needs_drop::<T>() && to >= registry.read_by_others && to >= registry.moved.end && registry.only().is_some_and(moves)
     }
 
     /// Leaves the next scan to the cursor that held this one up: until it moves, nobody else has anything to gain from one. If it was not a cursor
@@ -192,18 +237,22 @@ impl<T, A> Window<T, A> {
     }
 
     /// Takes out what stands below `upto` and is released; returns where it stopped.
-    fn take_out(&self, freed: u64, upto: u64, taken: &mut Gone<T, A>) -> (u64, Pass) {
+    fn take_out(&self, registry: &Registry<T, A>, freed: u64, upto: u64, taken: &mut Gone<T, A>) -> (u64, Pass) {
         let mut f = freed;
         let most = PASS.min((64 << 10) / size_of::<T>().max(1)).max(1);
         while f < upto {
+            if registry.has_moved(f) {
+                f = upto.min(registry.moved.end);
+                continue;
+            }
             let Some(stamp) = self.slots.full(f) else { break };
             if self.slots.needs_drop() {
                 if taken.len() >= most {
                     return (f, Pass::More);
                 }
                 taken.reserve(most - taken.len());
-                // SAFETY: I5: this is the scan, it holds the registry lock, and `f` is taken once because `freed` passes it now; I4: every
-                // head is beyond `f` and no line announces it.
+                // SAFETY: I5: this is the scan, it holds the registry lock, and `f` is taken once because `freed` passes it now and no claim has
+                // moved it (I7); I4: every head is beyond `f` and no line announces it.
                 taken.push(unsafe { self.slots.take(f, stamp) });
             }
             f += 1;
@@ -247,6 +296,7 @@ impl<T, A> Window<T, A> {
     #[inline(always)]
     pub(crate) fn tidy(&self, cursor: &Cursor<T, A>, h: u64) {
         if self.slots.needs_drop()
+            && !cursor.moves()
             && (h - self.freed.load(Relaxed).min(h) >= PASS as u64 || !self.has_next(cursor))
             && self.is_entrusted(cursor)
         {
@@ -256,7 +306,7 @@ impl<T, A> Window<T, A> {
 
     /// Called by a subscriber that found nothing: drops what was consumed, so that nothing lingers while the ring is idle.
     pub(crate) fn tidy_idle(&self, cursor: &Cursor<T, A>) {
-        if self.slots.needs_drop() && self.freed.load(Relaxed) < cursor.position() && self.is_entrusted(cursor) {
+        if self.slots.needs_drop() && !cursor.moves() && self.freed.load(Relaxed) < cursor.position() && self.is_entrusted(cursor) {
             self.reclaim(0);
         }
     }
@@ -264,7 +314,7 @@ impl<T, A> Window<T, A> {
     /// Called by a subscriber that announced a line and took nothing: a scan may have stopped there, on account of what others had taken.
     #[cold]
     pub(super) fn left_empty_handed(&self, cursor: &Cursor<T, A>) {
-        if self.slots.needs_drop() {
+        if self.slots.needs_drop() && !cursor.moves() {
             // A read-modify-write: either the scan that comes next finds the line cleared, or this thread sees what was taken before it.
             self.work.fetch_add(0, AcqRel);
             if self.freed.load(Relaxed) < cursor.position() && self.is_entrusted(cursor) {
@@ -275,18 +325,24 @@ impl<T, A> Window<T, A> {
 
     /// Adds a cursor that publishers wait for.
     pub(crate) fn join(&self, start: Start) -> Arc<Cursor<T, A>> {
-        self.join_as(start, Overtaking::Never)
+        self.join_as(start, Overtaking::Never, true)
+    }
+
+    /// The same for somebody who only looks, and takes nothing from whoever comes later.
+    pub(crate) fn join_to_look(&self, start: Start) -> Arc<Cursor<T, A>> {
+        self.join_as(start, Overtaking::Never, false)
     }
 
     /// Adds a cursor that is moved on when it is in the way, with what it skips lost or kept in `store`.
     pub(crate) fn join_overtakable(&self, start: Start, store: Option<Box<dyn SideStore<T, A>>>) -> Arc<Cursor<T, A>> {
-        self.join_as(start, store.map_or(Overtaking::Drop, Overtaking::Keep))
+        self.join_as(start, store.map_or(Overtaking::Drop, Overtaking::Keep), false)
     }
 
-    fn join_as(&self, start: Start, overtaking: Overtaking<T, A>) -> Arc<Cursor<T, A>> {
+    fn join_as(&self, start: Start, overtaking: Overtaking<T, A>, takes: bool) -> Arc<Cursor<T, A>> {
         let mut registry = self.registry.lock();
+        registry.stop_moving();
         registry.joined += 1;
-        let cursor = Arc::new(Cursor::new(registry.joined, self.resolve(start), overtaking));
+        let cursor = Arc::new(Cursor::new(registry.joined, self.resolve(&registry, start), overtaking, takes));
         registry.cursors.push(cursor.clone());
         drop(registry);
         self.reclaim(0);
@@ -301,7 +357,12 @@ impl<T, A> Window<T, A> {
         registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
         // The scan does not look at this head any more, so no claim on it may succeed from here on; Acquire, so that the scan finds the
         // lines of those that succeeded before.
-        let _ = cursor.head.update(|_| Some(LEFT));
+        let left = cursor.head.update(|_| Some(LEFT));
+        if let Some(word) = left.ok().filter(|word| word & MOVES != 0) {
+            registry.moved.end = position(word);
+        }
+        // Acquire: whatever those claims found is below.
+        registry.read_by_others = position(self.tail.load(Acquire));
         drop(registry);
         self.reclaim(0);
     }
@@ -323,8 +384,9 @@ impl<T, A> Window<T, A> {
     /// Moves a cursor, and calls `forget` before it can be overtaken again; returns where it stands now, what it had been moved past without
     /// knowing, and what `forget` returned. One that has left stays away.
     pub(crate) fn seek<R>(&self, cursor: &Cursor<T, A>, to: Start, forget: impl FnOnce() -> R) -> (u64, Option<Overtaken>, R) {
-        let registry = self.registry.lock();
-        let to = self.resolve(to);
+        let mut registry = self.registry.lock();
+        registry.stop_moving();
+        let to = self.resolve(&registry, to);
         let moved = cursor.head.update(|word| {
             if word == LEFT {
                 return None;
@@ -335,23 +397,31 @@ impl<T, A> Window<T, A> {
         let word = moved.unwrap_or(LEFT);
         let overtaken = cursor.overtaken_by(word);
         let forgotten = forget();
+        registry.read_by_others = position(self.tail.load(Acquire));
         drop(registry);
         self.reclaim(0);
         (to, overtaken, forgotten)
     }
 
-    /// Undoes the claim of `from..to` if it was the cursor's last. The caller's line still announces a position at or below `from`.
+    /// Undoes the claim of these positions if it was the cursor's last. The caller's line still announces one that is not above them.
     #[cold]
-    pub(super) fn give_back(&self, cursor: &Cursor<T, A>, from: u64, to: u64) -> bool {
-        let registry = self.registry.lock();
-        let given = cursor.head.update(|word| (word == to << 1).then_some(from << 1)).is_ok();
+    pub(super) fn give_back(&self, cursor: &Cursor<T, A>, claimed: Range<u64>) -> bool {
+        let mut registry = self.registry.lock();
+        let back = (claimed.end - claimed.start) << 1;
+        let last = |word| (word & !MOVES == claimed.end << 1).then(|| word - back);
+        let given = cursor.head.update(last).is_ok();
+        if given && registry.moved.end == claimed.end {
+            registry.moved.end = claimed.start; // the claim was to move them out, and has not
+        }
         drop(registry);
         self.reclaim(0);
         given
     }
 
-    fn resolve(&self, start: Start) -> u64 {
-        let (oldest, latest) = (self.freed.load(Acquire), position(self.tail.load(Acquire)));
+    fn resolve(&self, registry: &Registry<T, A>, start: Start) -> u64 {
+        let (freed, latest) = (self.freed.load(Acquire), position(self.tail.load(Acquire)));
+        let moved = &registry.moved;
+        let oldest = if moved.is_empty() { freed } else { freed.max(moved.end) };
         match start {
             Start::Oldest => oldest,
             Start::Latest => latest,
