@@ -117,6 +117,25 @@ fn a_cursor_that_stays_moves_nothing_out_that_one_which_left_still_reads() {
 }
 
 #[test]
+fn what_comes_after_the_only_cursor_has_left_is_dropped_once() {
+    check(|| {
+        let model = Model::new(2);
+        let leaves = model.window.join(Start::Oldest);
+        model.publish();
+        let reader = model.reader(&leaves);
+        let reading = thread::spawn(move || reader.positions());
+        model.window.leave(&leaves);
+        let next = model.window.join(Start::Latest);
+        model.publish();
+        let late = model.reader(&next);
+        assert_eq!(late.positions(), [1]);
+        assert!(reading.join().unwrap().len() <= 1);
+        drop((late, next, leaves));
+        model.assert_dropped_once();
+    });
+}
+
+#[test]
 fn a_seek_back_goes_to_nothing_that_was_moved_out_or_is_being_read() {
     check(|| {
         let model = Model::new(2);
@@ -165,10 +184,9 @@ fn after_a_seek_back_nothing_is_moved_out_that_a_rival_still_reads() {
 #[test]
 fn a_run_that_unwinds_while_it_moves_values_out_gives_back_the_rest() {
     check(|| {
-        let model = Model::new(2);
+        let model = Model::new(4);
         let cursor = model.window.join(Start::Oldest);
-        model.publish();
-        model.publish();
+        (0..3).for_each(|_| model.publish());
         let (unwinding, rival) = (model.reader(&cursor), model.reader(&cursor));
         let reading = thread::spawn(move || rival.positions());
         let mut lost = Vec::new();
@@ -177,7 +195,7 @@ fn a_run_that_unwinds_while_it_moves_values_out_gives_back_the_rest() {
         got.extend(unwinding.positions());
         got.extend(lost);
         got.sort_unstable();
-        assert_eq!(got, [0, 1], "each position is read or told lost, once");
+        assert_eq!(got, [0, 1, 2], "each position is read or told lost, once");
         drop((unwinding, cursor));
         model.assert_dropped_once();
     });
@@ -201,8 +219,7 @@ fn what_a_run_gives_back_is_left_to_the_scan_if_another_cursor_has_joined() {
         let (late, from) = (model.reader(&joined), joined.position());
         assert_eq!(late.positions(), (from..2).collect::<Vec<_>>());
         got.extend(unwinding.positions());
-        got.extend(lost);
-        assert_eq!(got, [0, 1], "each position is read or told lost, once");
+        assert_eq!((&got[..], &lost[..]), (&[0, 1][..], &[][..]), "nobody has claimed beyond");
         drop((unwinding, late, joined, cursor));
         model.assert_dropped_once();
     });

@@ -185,6 +185,7 @@ impl<T, A> Window<T, A> {
             return Pass::Done; // nothing lingers that it has passed
         }
         if self.starts_moving(registry, to) {
+            debug_assert!(registry.moved.end <= to, "no head goes back to what was moved out");
             registry.moved = to..u64::MAX;
             return Pass::Done;
         }
@@ -196,7 +197,7 @@ impl<T, A> Window<T, A> {
     /// any more: nobody looks at a value that it claims later.
     fn starts_moving(&self, registry: &Registry<T, A>, to: u64) -> bool {
         let moves = |only: &Arc<Cursor<T, A>>| only.head.update(|word| (word == to << 1).then_some(word | MOVES)).is_ok();
-        needs_drop::<T>() && to >= registry.read_by_others && to >= registry.moved.end && registry.only().is_some_and(moves)
+        needs_drop::<T>() && to >= registry.read_by_others && registry.only().is_some_and(moves)
     }
 
     /// Leaves the next scan to the cursor that held this one up: until it moves, nobody else has anything to gain from one. If it was not a cursor
