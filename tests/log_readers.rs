@@ -79,6 +79,50 @@ fn a_reader_in_a_segment_that_is_retired_recycled_and_written_again_reads_what_w
     }
 }
 
+/// The files of the log by their numbers in the file system.
+#[cfg(unix)]
+fn inodes(dir: &std::path::Path, suffix: &str) -> Vec<u64> {
+    use std::os::unix::fs::DirEntryExt;
+    let entries = std::fs::read_dir(dir.join("log")).unwrap().map(Result::unwrap);
+    let of_that_kind = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(suffix));
+    of_that_kind.map(|entry| entry.ino()).collect()
+}
+
+/// With small blocks and with large ones, which nothing is written ahead for.
+#[test]
+#[cfg(unix)]
+fn a_retired_segment_becomes_the_next_one_if_it_is_not_smaller_than_those_of_now() {
+    for body in [vec![7; 1000], vec![7; 100_000]] {
+        let dir = Scratch::new("recycled");
+        let options = LogOptions::new()
+            .segment_bytes(256 << 10, 1 << 20)
+            .background(Background::Inline)
+            .seed(1);
+        let (log, _) = Log::open(Arc::new(StdVfs::new()), dir.path(), options).unwrap();
+        let mut offset = 0;
+        let mut roll = || {
+            let before = log.segments().len();
+            while log.segments().len() == before {
+                log.append(&[Record::new(1, offset, &body)], Level::Synced).unwrap();
+                offset += 1;
+            }
+            log.segments()
+        };
+        while roll().iter().filter(|segment| segment.to.0 - segment.from.0 > 900 << 10).count() < 3 {}
+        // The first is small: it goes. One as large as those of now is kept as a spare, and used.
+        let segments = log.segments();
+        log.retire(segments[0].first).unwrap();
+        assert!(inodes(dir.path(), ".spare").is_empty(), "{} bytes each", body.len());
+        let large = segments.iter().find(|segment| segment.to.0 - segment.from.0 > 900 << 10).unwrap();
+        log.retire(large.first).unwrap();
+        let spare = inodes(dir.path(), ".spare");
+        assert_eq!(spare.len(), 1, "{} bytes each", body.len());
+        roll();
+        assert!(inodes(dir.path(), ".log").contains(&spare[0]), "{} bytes each", body.len());
+        log.close().unwrap();
+    }
+}
+
 #[test]
 fn readers_and_retention_run_side_by_side() {
     let dir = Scratch::new("readers");

@@ -108,9 +108,7 @@ impl Shared {
             let len = file.len();
             len.map_err(|e| LogError::io("measure", &segment.path, e))
         })?;
-        let is_of_use =
-            (self.options.first_segment..=self.options.max_segment).contains(&len) && self.is_prewriting.load(Ordering::Relaxed);
-        if is_unread && is_of_use && self.spares.is_wanted() {
+        if is_unread && self.is_of_use(len) && self.spares.is_wanted() {
             let path = segment.path.clone();
             drop(segment);
             let recycled = self.spares.recycle(&self.dir, &path);
@@ -120,6 +118,13 @@ impl Shared {
             return recycled;
         }
         self.dir.unlink(&segment.path)
+    }
+
+    /// Whether a file of that length is worth being a segment again. Its space was written before, which costs nothing this time, so it pays for large
+    /// blocks too. One that is smaller than what is being written would keep segments small; but a file that grew ends a little before its limit.
+    fn is_of_use(&self, len: u64) -> bool {
+        let wanted = self.capacity.load(Ordering::Relaxed);
+        self.can_prewrite && (wanted - wanted / 8..=self.options.max_segment).contains(&len)
     }
 
     /// Writes the records that are still needed of neighbouring segments to one new file that takes their place.

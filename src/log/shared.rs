@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) can_prewrite: bool,
     /// Whether it pays for what is being written. Written by leaders.
     pub(crate) is_prewriting: AtomicBool,
+    /// Where the active segment is to end. Written by leaders; a hint.
+    pub(crate) capacity: AtomicU64,
     pub(crate) rolls: AtomicU64,
     pub(crate) blocks: AtomicU64,
     pub(crate) syncs: AtomicU64,
@@ -101,6 +103,7 @@ pub(crate) struct Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let end = parts.tip.lsn;
+        let capacity = parts.writer.as_ref().map_or(0, |writer| writer.capacity);
         Self {
             dir: parts.dir,
             options: parts.options,
@@ -124,6 +127,7 @@ impl Shared {
             company: AtomicU64::new(0),
             can_prewrite: parts.can_prewrite,
             is_prewriting: AtomicBool::new(parts.can_prewrite),
+            capacity: AtomicU64::new(capacity),
             rolls: AtomicU64::new(0),
             blocks: AtomicU64::new(0),
             syncs: AtomicU64::new(0),

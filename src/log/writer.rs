@@ -38,7 +38,7 @@ pub(crate) struct Writer {
     /// Up to where the file was written before.
     written: u64,
     /// Where the segment is to end.
-    capacity: u64,
+    pub(crate) capacity: u64,
     /// Nothing more may be written to this segment: a write failed, and nobody knows how far it went.
     ended: bool,
     /// The directory was let go: another writer may be at work in it.
@@ -297,6 +297,7 @@ impl Writer {
         self.position = u64::from(header.header_bytes);
         self.written = spare.len;
         self.capacity = spare.capacity.max(needed);
+        shared.capacity.store(self.capacity, Ordering::Relaxed);
         self.ended = false;
         shared.rolls.fetch_add(1, Ordering::Relaxed);
         Ok(())
