@@ -7,11 +7,12 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread::{self, JoinHandle},
 };
 
-use ringmq::log::Survives;
+use ringmq::log::{LogOptions, Survives};
 
 /// What cannot be done is reported and ends the run.
 pub type Done = Result<(), Box<dyn Error>>;
@@ -37,6 +38,11 @@ pub trait Log: Send + Sync + Sized {
 
     /// Opens a log in an empty directory that need only survive the death of the process, if that can be chosen.
     fn create_unsynced(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        Self::create(dir)
+    }
+
+    /// Opens a log in an empty directory that forgets what is old, as a queue does whose messages are consumed. Some then use space again.
+    fn create_forgetting(dir: &Path) -> Result<Self, Box<dyn Error>> {
         Self::create(dir)
     }
 
@@ -74,13 +80,63 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// ringmq's log.
 pub struct Ours {
-    log: ringmq::log::Log,
+    log: Arc<ringmq::log::Log>,
     next: AtomicU64,
+    owner: Option<Owner>,
 }
 
-fn open_ours(dir: &Path, survives: Survives) -> Result<(ringmq::log::Log, ringmq::log::OpenReport), Box<dyn Error>> {
+fn open_ours(dir: &Path, options: LogOptions) -> Result<(ringmq::log::Log, ringmq::log::OpenReport), Box<dyn Error>> {
     let vfs = Arc::new(ringmq::log::vfs::StdVfs::new());
-    Ok(ringmq::log::Log::open(vfs, dir, ringmq::log::LogOptions::new().survives(survives))?)
+    Ok(ringmq::log::Log::open(vfs, dir, options)?)
+}
+
+fn ours(dir: &Path, options: LogOptions) -> Result<Ours, Box<dyn Error>> {
+    let (log, _) = open_ours(dir, options)?;
+    Ok(Ours {
+        log: Arc::new(log),
+        next: AtomicU64::new(0),
+        owner: None,
+    })
+}
+
+/// What the owner of a log does: it retires the segments that nobody needs any more, here all but the last that is full.
+struct Owner {
+    thread: JoinHandle<()>,
+    is_over: Arc<AtomicBool>,
+}
+
+/// The size of a segment where the old ones are used again.
+const SEGMENT: u64 = 4 << 20;
+
+impl Owner {
+    fn new(log: &Arc<ringmq::log::Log>) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (log, is_ending) = (Arc::clone(log), Arc::clone(&is_over));
+        let thread = thread::spawn(move || {
+            while !is_ending.load(Ordering::Acquire) {
+                let segments = log.segments();
+                let sealed = segments.iter().filter(|segment| segment.is_sealed).count();
+                for old in &segments[..sealed.saturating_sub(1)] {
+                    log.retire(old.first).expect("a sealed segment can be retired");
+                }
+                thread::park();
+            }
+        });
+        Owner { thread, is_over }
+    }
+
+    /// Called for every block: each quarter of a segment is worth a look.
+    fn saw(&self, placed: ringmq::log::Placed) {
+        if placed.lsn.0 / (SEGMENT / 4) != placed.end.0 / (SEGMENT / 4) {
+            self.thread.thread().unpark();
+        }
+    }
+
+    fn end(self) {
+        self.is_over.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        self.thread.join().expect("the owner does not panic");
+    }
 }
 
 impl Log for Ours {
@@ -88,19 +144,17 @@ impl Log for Ours {
     const SYNCS: bool = true;
 
     fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let (log, _) = open_ours(dir, Survives::PowerLoss)?;
-        Ok(Ours {
-            log,
-            next: AtomicU64::new(0),
-        })
+        ours(dir, LogOptions::new())
     }
 
     fn create_unsynced(dir: &Path) -> Result<Self, Box<dyn Error>> {
-        let (log, _) = open_ours(dir, Survives::Kill)?;
-        Ok(Ours {
-            log,
-            next: AtomicU64::new(0),
-        })
+        ours(dir, LogOptions::new().survives(Survives::Kill))
+    }
+
+    fn create_forgetting(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        let ours = ours(dir, LogOptions::new().segment_bytes(SEGMENT, SEGMENT))?;
+        let owner = Some(Owner::new(&ours.log));
+        Ok(Ours { owner, ..ours })
     }
 
     fn append(&self, bodies: &[&[u8]], level: Level) -> Done {
@@ -120,13 +174,20 @@ impl Log for Ours {
         };
         match level {
             Level::Accepted => self.log.submit_unwatched(records)?,
-            Level::Synced => drop(self.log.append(records, ringmq::log::Level::Synced)?),
+            Level::Synced => {
+                let placed = self.log.append(records, ringmq::log::Level::Synced)?;
+                self.owner.as_ref().inspect(|owner| owner.saw(placed));
+            }
         }
         Ok(())
     }
 
     fn close(self) -> Done {
-        Ok(self.log.close()?)
+        if let Some(owner) = self.owner {
+            owner.end();
+        }
+        let log = Arc::into_inner(self.log).ok_or("somebody still has the log")?;
+        Ok(log.close()?)
     }
 
     fn hand_over(&self) -> Done {
@@ -134,7 +195,7 @@ impl Log for Ours {
     }
 
     fn read(dir: &Path, each: &mut dyn FnMut(&[u8])) -> Result<Vec<String>, Box<dyn Error>> {
-        let (log, report) = open_ours(dir, Survives::PowerLoss)?;
+        let (log, report) = open_ours(dir, LogOptions::new())?;
         let mut said: Vec<String> = report.damage.iter().map(describe).collect();
         said.extend(report.cut.map(|cut| format!("cut at {}", cut.lsn)));
         let mut reader = log.reader(report.first)?;

@@ -120,7 +120,14 @@ impl Log for Okaywal {
 }
 
 /// `queue-file`: one file, synced on demand.
-pub struct QueueFile(Mutex<queue_file::QueueFile>);
+pub struct QueueFile {
+    file: Mutex<queue_file::QueueFile>,
+    /// How many bytes it keeps, if it forgets.
+    keeps: Option<u64>,
+}
+
+/// As much as ours keeps.
+const KEPT: u64 = 8 << 20;
 
 impl Log for QueueFile {
     const NAME: &'static str = "queue-file";
@@ -129,11 +136,23 @@ impl Log for QueueFile {
     fn create(dir: &Path) -> Result<Self, Box<dyn Error>> {
         let mut file = queue_file::QueueFile::open(dir.join("queue"))?;
         file.set_sync_writes(false);
-        Ok(QueueFile(Mutex::new(file)))
+        Ok(QueueFile {
+            file: Mutex::new(file),
+            keeps: None,
+        })
+    }
+
+    fn create_forgetting(dir: &Path) -> Result<Self, Box<dyn Error>> {
+        let log = Self::create(dir)?;
+        lock(&log.file).set_overwrite_on_remove(false);
+        Ok(QueueFile { keeps: Some(KEPT), ..log })
     }
 
     fn append(&self, bodies: &[&[u8]], level: Level) -> Done {
-        let mut file = lock(&self.0);
+        let mut file = lock(&self.file);
+        if self.keeps.is_some_and(|keeps| file.used_bytes() > keeps) {
+            file.remove_n(bodies.len())?;
+        }
         file.add_n(bodies.iter().copied())?;
         if level == Level::Synced {
             file.sync_all()?;

@@ -166,9 +166,10 @@ fn run<L: Log>(dir: &Path, work: Work, options: &Options) -> Result<Option<Outco
             level,
             behind,
         } => {
-            let log = match behind {
-                Behind::Synced => L::create(dir)?,
-                Behind::Never => L::create_unsynced(dir)?,
+            let log = match (level, behind) {
+                (Level::Synced, _) => L::create_forgetting(dir)?,
+                (Level::Accepted, Behind::Synced) => L::create(dir)?,
+                (Level::Accepted, Behind::Never) => L::create_unsynced(dir)?,
             };
             let stream = Stream {
                 batch,
