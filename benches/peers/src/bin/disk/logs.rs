@@ -106,7 +106,7 @@ struct Owner {
 }
 
 /// The size of a segment where the old ones are used again.
-const SEGMENT: u64 = 4 << 20;
+const SEGMENT: u64 = 8 << 20;
 
 impl Owner {
     fn new(log: &Arc<ringmq::log::Log>) -> Self {

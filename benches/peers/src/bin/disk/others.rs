@@ -127,7 +127,7 @@ pub struct QueueFile {
 }
 
 /// As much as ours keeps.
-const KEPT: u64 = 8 << 20;
+const KEPT: u64 = 16 << 20;
 
 impl Log for QueueFile {
     const NAME: &'static str = "queue-file";

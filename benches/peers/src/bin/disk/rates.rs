@@ -20,6 +20,9 @@ use super::{
 const RUN: Duration = Duration::from_millis(400);
 const MOST_BYTES: usize = 192 << 20;
 
+/// What a log that forgets has forgotten some of when it is measured: its files are the ones that it uses again.
+const WARM_BYTES: usize = 40 << 20;
+
 /// How much the reading row stores.
 const READ_BYTES: usize = 256 << 20;
 
@@ -167,7 +170,7 @@ fn run<L: Log>(dir: &Path, work: Work, options: &Options) -> Result<Option<Outco
             behind,
         } => {
             let log = match (level, behind) {
-                (Level::Synced, _) => L::create_forgetting(dir)?,
+                (Level::Synced, _) => warm(L::create_forgetting(dir)?)?,
                 (Level::Accepted, Behind::Synced) => L::create(dir)?,
                 (Level::Accepted, Behind::Never) => L::create_unsynced(dir)?,
             };
@@ -193,6 +196,16 @@ fn run<L: Log>(dir: &Path, work: Work, options: &Options) -> Result<Option<Outco
         }
         Work::Read => read::<L>(dir),
     }
+}
+
+/// Appends as much as it takes until space is used again.
+fn warm<L: Log>(log: L) -> Result<L, Box<dyn Error>> {
+    let noise = noise(1024);
+    let bodies: Vec<&[u8]> = vec![&noise; 100];
+    for _ in 0..WARM_BYTES / (100 * noise.len()) {
+        log.append(&bodies, Level::Synced)?;
+    }
+    Ok(log)
 }
 
 /// What one thread appends, and until when.
