@@ -5,6 +5,9 @@
 //! waits for a scan and no request is missed. Joining, leaving and seeking hold the registry lock; a scan that finds it taken gives up,
 //! and whoever held it asks for a new one afterwards.
 //!
+//! While a cursor is the only one, its claims take the values with them, and nothing is left to be dropped: then a scan only raises `freed`, for
+//! publishers that need room.
+//!
 //! Payloads are dropped promptly, so each message may want a scan. Of many cursors only the slowest has anything to gain from one: the scan leaves
 //! the next to it (`holder`), and the others go their way. With four subscriptions that was 0.9 million messages a second before, and 4.9 then.
 
