@@ -51,6 +51,7 @@ mutate 'what is given back counts as moved out' 's/if given && registry\.moved\.
 mutate 'what was to be moved out is never given back' 's/word & !MOVES == claimed\.end << 1/word == claimed.end << 1/'
 mutate 'moving begins beside those who read' 's/to >= registry\.read_by_others && //'
 mutate 'moving begins anywhere' 's/\(word == to << 1\)\.then_some\(word \| MOVES\)/Some(word | MOVES)/'
+mutate 'what was moved out counts as read by nobody' 's/ - registry\.moved_within\(freed\.\.to\)//'
 
 file=src/ring/window/mod.rs
 mutate 'a window drops what was moved out' 's/if registry\.has_moved\(p\)/if false/'

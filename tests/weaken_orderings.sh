@@ -27,12 +27,12 @@ cp "$built" "$binary"
 models_for() {
     case "$1" in
         src/ring/queue.rs) echo 'ring::models::queue topic::models' ;;
-        src/ring/slots.rs) echo 'ring::models::queue ring::models::window' ;;
+        src/ring/slots.rs) echo 'ring::models::queue ring::models::window ring::models::moving' ;;
         src/ring/counter.rs) echo 'ring::models::counter ring::models::scan ring::models::window ring::models::credit topic::models' ;;
         src/ring/credit.rs) echo 'ring::models::credit topic::models' ;;
-        src/ring/window/cursor.rs) echo 'ring::models::overtaking ring::models::window ring::models::scan' ;;
-        src/ring/window/scan.rs) echo 'ring::models::scan ring::models::window ring::models::overtaking' ;;
-        src/ring/window/*) echo 'ring::models::window ring::models::overtaking ring::models::scan topic::models' ;;
+        src/ring/window/cursor.rs) echo 'ring::models::overtaking ring::models::window ring::models::scan ring::models::moving' ;;
+        src/ring/window/scan.rs) echo 'ring::models::scan ring::models::window ring::models::overtaking ring::models::moving' ;;
+        src/ring/window/*) echo 'ring::models::window ring::models::overtaking ring::models::scan ring::models::moving topic::models' ;;
         src/wait/*) echo 'wait::models topic::models' ;;
         *) echo 'topic::models' ;;
     esac

@@ -182,17 +182,26 @@ fn take_run<T: Clone>(
     max: usize,
     each: &mut dyn FnMut(Taken<T>),
 ) -> Take<usize> {
-    let mut unwanted = Vec::new();
+    let mut unwanted = Unwanted(Vec::new());
     let read = |p, value: Value<'_, T>, meta: Option<Value<'_, Arc<Meta>>>| {
-        if let Some(taken) = own(state, p, value, meta, |value| unwanted.push(value)) {
+        if let Some(taken) = own(state, p, value, meta, |value| unwanted.0.push(value)) {
             each(taken);
         }
     };
     let unwinding = WakeOnUnwind(state);
     let taken = window.take_run(cursor, line, max, read, |from, to| state.lost(from, to));
     std::mem::forget(unwinding);
-    clear_contained(&mut unwanted);
+    drop(unwanted);
     taken
+}
+
+/// What a filter did not want, dropped one by one, on unwinding too.
+struct Unwanted<T>(Vec<T>);
+
+impl<T> Drop for Unwanted<T> {
+    fn drop(&mut self) {
+        clear_contained(&mut self.0);
+    }
 }
 
 /// If a receive unwinds, it has made room all the same, and what a run gave back is there for others.

@@ -136,6 +136,28 @@ fn what_comes_after_the_only_cursor_has_left_is_dropped_once() {
 }
 
 #[test]
+fn what_was_read_before_its_cursor_left_does_not_count_as_read_by_nobody() {
+    check(|| {
+        let model = Model::new(2);
+        let cursor = model.window.join(Start::Oldest);
+        model.publish();
+        let reader = model.reader(&cursor);
+        // The cursor leaves while the position is being read, so the slot is freed when nobody subscribes any more.
+        let took = reader.window.take(&reader.cursor, &reader.line, |p, _, _| {
+            model.window.leave(&cursor);
+            p
+        });
+        assert_eq!(took, Take::Got(0));
+        (0..2).for_each(|_| model.publish());
+        assert_eq!(model.window.unrouted(), 0, "the first was read");
+        model.publish();
+        assert_eq!(model.window.unrouted(), 1, "the second never is");
+        drop((reader, cursor));
+        model.assert_dropped_once();
+    });
+}
+
+#[test]
 fn a_seek_back_goes_to_nothing_that_was_moved_out_or_is_being_read() {
     check(|| {
         let model = Model::new(2);

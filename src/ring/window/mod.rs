@@ -28,7 +28,7 @@ use self::cursor::{Announced, BEHIND, IDLE, MOVES};
 use self::scan::{Gone, Registry};
 use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, open_position, position, run_of};
 use crate::sync::{AtomicU64, CachePadded, Mutex, Ordering::*};
-use crate::user_code::drop_contained;
+use crate::user_code::{clear_contained, drop_contained};
 
 /// A bounded ring read by any number of cursors.
 pub(crate) struct Window<T, A> {
@@ -298,7 +298,7 @@ impl<T, A> Window<T, A> {
     ///
     /// The claim moves what it claims (I7), and the caller does so once.
     #[inline(always)]
-    unsafe fn take_out_one(&self, p: u64) -> (T, Option<A>) {
+    pub(super) unsafe fn take_out_one(&self, p: u64) -> (T, Option<A>) {
         let stamp = self.slots.full(p).expect("full until its claimant takes it");
         // SAFETY: this function's contract; I2.
         unsafe { self.slots.take(p, stamp) }
@@ -453,7 +453,7 @@ impl<T, A, L: Fn(u64, u64)> Drop for Run<'_, T, A, L> {
         (self.lost)(left.start, left.end);
         if self.moves {
             // SAFETY: I7: nobody has moved these out, and nobody else will.
-            left.for_each(|p| drop_contained(unsafe { self.window.take_out_one(p) }));
+            unsafe { self.window.leave_over(left) };
         }
     }
 }
@@ -462,6 +462,7 @@ impl<T, A> Drop for Window<T, A> {
     fn drop(&mut self) {
         let mut registry = self.registry.lock();
         registry.stop_moving();
+        clear_contained(&mut registry.left_over);
         for p in self.freed.load(Acquire)..position(self.tail.load(Acquire)) {
             if registry.has_moved(p) {
                 continue;

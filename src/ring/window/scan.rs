@@ -32,6 +32,8 @@ pub(super) struct Registry<T, A> {
     moved: Range<u64>,
     /// Below, a subscriber of a cursor that has left, or has been moved back since, may still be reading.
     read_by_others: u64,
+    /// What a run was to move out when it unwound, and could not give back. The next scan drops it.
+    pub(super) left_over: Gone<T, A>,
 }
 
 /// Payloads that were taken out, to be dropped once nothing is locked.
@@ -45,6 +47,7 @@ impl<T, A> Registry<T, A> {
             joined: 0,
             moved: 0..0,
             read_by_others: 0,
+            left_over: Gone::new(),
         }
     }
 
@@ -67,6 +70,12 @@ impl<T, A> Registry<T, A> {
         if let Ok(word) = only.head.update(|word| (word & MOVES != 0).then_some(word & !MOVES)) {
             self.moved.end = position(word);
         }
+    }
+
+    /// How many of these positions' values were moved out.
+    fn moved_within(&self, positions: Range<u64>) -> u64 {
+        let (from, to) = (self.moved.start.max(positions.start), self.moved.end.min(positions.end));
+        to.saturating_sub(from)
     }
 
     /// Whether the value of `p` was moved out by its claimant.
@@ -153,6 +162,7 @@ impl<T, A> Window<T, A> {
     }
 
     fn scan(&self, registry: &mut Registry<T, A>, want: u64, taken: &mut Gone<T, A>) -> Pass {
+        taken.append(&mut registry.left_over);
         let freed = self.freed.load(Relaxed); // Only the scan writes it.
         let gate = registry
             .cursors
@@ -168,8 +178,8 @@ impl<T, A> Window<T, A> {
         let slowest = registry.cursors.iter().map(|c| (c.position(), c)).min_by_key(|(head, _)| *head);
         let heads = match slowest {
             Some((head, _)) => head,
-            None if want > freed => want + self.chunk(),
-            None => freed,
+            None if want > freed => registry.moved.end.max(want + self.chunk()),
+            None => registry.moved.end.max(freed),
         };
         let lines = registry.lines();
         let upto = lines.min(heads);
@@ -178,7 +188,7 @@ impl<T, A> Window<T, A> {
             false => self.take_out(registry, freed, upto, taken),
         };
         if registry.cursors.is_empty() {
-            self.unrouted.fetch_add(to - freed, Relaxed);
+            self.unrouted.fetch_add(to - freed - registry.moved_within(freed..to), Relaxed);
         }
         self.freed.store(to, Release);
         if !self.slots.needs_drop() || end == Pass::More {
@@ -318,10 +328,10 @@ impl<T, A> Window<T, A> {
     /// Called by a subscriber that announced a line and took nothing: a scan may have stopped there, on account of what others had taken.
     #[cold]
     pub(super) fn left_empty_handed(&self, cursor: &Cursor<T, A>) {
-        if self.slots.needs_drop() && !cursor.moves() {
+        if self.slots.needs_drop() {
             // A read-modify-write: either the scan that comes next finds the line cleared, or this thread sees what was taken before it.
             self.work.fetch_add(0, AcqRel);
-            if self.freed.load(Relaxed) < cursor.position() && self.is_entrusted(cursor) {
+            if !cursor.moves() && self.freed.load(Relaxed) < cursor.position() && self.is_entrusted(cursor) {
                 self.reclaim(0);
             }
         }
@@ -405,6 +415,20 @@ impl<T, A> Window<T, A> {
         drop(registry);
         self.reclaim(0);
         (to, overtaken, forgotten)
+    }
+
+    /// Takes out what a claim was to move out, for the next scan to drop: not here, where a line is announced, because that is code of the user.
+    ///
+    /// # Safety
+    ///
+    /// The claim moves what it claims (I7), and the caller has moved out none of these, nor will.
+    #[cold]
+    pub(super) unsafe fn leave_over(&self, positions: Range<u64>) {
+        let mut registry = self.registry.lock();
+        for p in positions {
+            // SAFETY: this function's contract.
+            registry.left_over.push(unsafe { self.take_out_one(p) });
+        }
     }
 
     /// Undoes the claim of these positions if it was the cursor's last. The caller's line still announces one that is not above them.
