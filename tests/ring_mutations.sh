@@ -42,8 +42,8 @@ mutate 'a sleeper changes nothing' 's/\} else if self\.hot\.word\.compare_exchan
 file=src/ring/window/scan.rs
 mutate 'a cursor joins beside one that moves values out' 's/        registry\.stop_moving\(\);\n(        registry\.joined)/$1/'
 mutate 'a cursor that moves values out is moved back as it is' 's/        registry\.stop_moving\(\);\n(        let to =)/$1/'
-mutate 'moving does not end with its cursor' 's/left\.ok\(\)\.filter\(\|word\| word & MOVES != 0\)/left.ok().filter(|_| false)/'
-mutate 'nobody remembers who may read beside a cursor that left' 's/(let left = .*?)        registry\.read_by_others = [^\n]*\n/$1/s'
+mutate 'moving does not end with its cursor' 's/        registry\.stop_moving\(\);\n(        registry\.cursors\.retain)/$1/'
+mutate 'nobody remembers who may read beside a cursor that left' 's/(Some\(LEFT\)\);\n.*?)        registry\.read_by_others = [^\n]*\n/$1/s'
 mutate 'nobody remembers who may read beside a cursor that was moved back' 's/(forgotten = forget\(\);\n)        registry\.read_by_others = [^\n]*\n/$1/'
 mutate 'a cursor starts at what was moved out' 's/freed\.max\(moved\.end\)/freed/'
 mutate 'the scan takes out what was moved out' 's/if registry\.has_moved\(f\)/if false/'

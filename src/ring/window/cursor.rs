@@ -189,8 +189,8 @@ impl<T, A> Cursor<T, A> {
     }
 }
 
-/// The head that one subscriber read last, whose position and those behind it it may still read, or idle. Written by that subscriber alone, and never left announced
-/// when a call returns.
+/// A head as one subscriber read it, at whose position it may still read, and beyond; or idle. Written by that subscriber alone, and never left
+/// announced when a call returns.
 pub(crate) struct Line(CachePadded<AtomicU64>);
 
 impl Line {

@@ -368,13 +368,11 @@ impl<T, A> Window<T, A> {
         // What it has consumed goes first: without any cursor, the ring keeps what it holds.
         self.reclaim(0);
         let mut registry = self.registry.lock();
+        registry.stop_moving();
         registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
         // The scan does not look at this head any more, so no claim on it may succeed from here on; Acquire, so that the scan finds the
         // lines of those that succeeded before.
-        let left = cursor.head.update(|_| Some(LEFT));
-        if let Some(word) = left.ok().filter(|word| word & MOVES != 0) {
-            registry.moved.end = position(word);
-        }
+        let _ = cursor.head.update(|_| Some(LEFT));
         // Acquire: whatever those claims found is below.
         registry.read_by_others = position(self.tail.load(Acquire));
         drop(registry);
