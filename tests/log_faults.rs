@@ -99,6 +99,47 @@ fn after_a_failed_sync_nothing_is_accepted_until_the_log_is_opened_again() {
 }
 
 #[test]
+fn what_is_written_again_while_it_is_synced_is_promised_only_if_every_sync_went_well() {
+    // More than 4 MiB that no sync has reached: opening syncs it by a thread of its own, so which of its syncs is the k-th is not fixed.
+    let large = |background| LogOptions::new().background(background).segment_bytes(16 << 20, 64 << 20).seed(3);
+    let made = SimDisk::new(1);
+    let (log, _) = Log::open(Arc::new(made.clone()), DIR, large(Background::Inline).write_back_bytes(64 << 20)).unwrap();
+    let count = 96;
+    let body = |offset: u64| vec![offset as u8; 100_000];
+    log.append(&[Record::new(1, 0, &body(0))], Level::Synced).unwrap();
+    for offset in 1..count {
+        log.append(&[Record::new(1, offset, &body(offset))], Level::Os).unwrap();
+    }
+    made.kill();
+    drop(log);
+    let mut refused = 0;
+    for k in 0..14 {
+        let disk = made.copy();
+        if k > 0 {
+            disk.fail(Op::Sync, k, Fault::Eio);
+        }
+        let opened = Log::open(Arc::new(disk.clone()), DIR, large(Background::Thread));
+        if let Ok((log, report)) = &opened {
+            let again = report.reappended.expect("nothing but the first record was synced");
+            assert!(again.to.0 - again.from.0 > 4 << 20, "{again:?}");
+            let found = read_all(log).unwrap();
+            assert_eq!(found.len() as u64, count, "sync {k}");
+            assert!(found.iter().all(|record| record.body[..] == body(record.offset)));
+        }
+        refused += u64::from(opened.is_err());
+        let was_opened = opened.is_ok();
+        drop(opened);
+        disk.heal();
+        disk.power_cut(k);
+        let (log, _) = Log::open(Arc::new(disk.clone()), DIR, large(Background::Inline)).unwrap();
+        let left = read_all(&log).unwrap().len() as u64;
+        // Whoever opened it has seen all of it, and may rely on that.
+        assert!(if was_opened { left == count } else { left >= 1 }, "sync {k}: {left} of {count}");
+    }
+    assert!(refused >= 4, "{refused}: hardly a sync failed");
+}
+
+#[test]
 fn a_failed_write_back_is_heard_by_the_next_sync() {
     for k in 1..40 {
         let disk = SimDisk::new(k);

@@ -12,10 +12,10 @@ use super::block::{self, Head, Kind};
 use super::directory::{self, Entry};
 use super::error::LogError;
 use super::header::{Fill, Header, Rewritten};
+use super::output::Output;
 use super::reader::{Item, Reader};
 use super::record::{Location, Lsn, Tag};
 use super::recover::Link;
-use super::repair::Output;
 use super::segment::{End, Segment};
 use super::shared::Shared;
 use super::vfs::VfsFile;
@@ -247,13 +247,8 @@ struct Rewriting<'a> {
 impl<'a> Rewriting<'a> {
     fn new(shared: &Shared, header: Header, file: &'a dyn VfsFile, path: &'a std::path::Path) -> Self {
         Self {
-            out: Output {
-                file,
-                path,
-                // The header comes last: until then the file is nothing.
-                buffer: vec![0; header.header_bytes as usize],
-                done: 0,
-            },
+            // The header comes last: until then the file is nothing.
+            out: Output::new(file, path, vec![0; header.header_bytes as usize]),
             log_mix: shared.log_mix,
             batch: Batch::new(),
             from: Vec::new(),

@@ -109,6 +109,7 @@ mod meta;
 mod name;
 mod open;
 mod options;
+mod output;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod probe;

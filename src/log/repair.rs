@@ -14,10 +14,11 @@
 //! Before 3 nothing has changed; after it, the old files are dead by rule, whether 4 happened or not. The blocks are
 //! written again because nobody knows whether the device has them: after a failed sync the page cache shows bytes that
 //! the device never got. For the same reason the new header continues from what is *proven*, never from what is visible.
+//! They are synced while the rest is still copied (`output`), as opening waits for the last of them.
 //! A small last segment is taken over whole, so that many short runs do not leave many small files.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::aside;
@@ -27,7 +28,8 @@ use super::error::LogError;
 use super::header::{Fill, Header};
 use super::meta::Meta;
 use super::name;
-use super::options::{LogOptions, Prewrite};
+use super::options::{Background, LogOptions, Prewrite};
+use super::output::Output;
 use super::record::Lsn;
 use super::recover::{Fate, Link, Plan};
 use super::report::{OpenReport, Reappended};
@@ -246,12 +248,7 @@ impl Making<'_> {
 
     fn write_to(&self, file: Arc<dyn VfsFile>, is_prewritten: bool) -> Result<Written, LogError> {
         let header = &self.header;
-        let mut out = Output {
-            file: &*file,
-            path: &self.tmp,
-            buffer: header.encode(),
-            done: 0,
-        };
+        let mut out = Output::new(&*file, &self.tmp, header.encode());
         let mut end = Boundary {
             lsn: header.base,
             position: u64::from(header.header_bytes),
@@ -259,6 +256,9 @@ impl Making<'_> {
         };
         let mut reappended = None;
         if let Some((link, until)) = &self.start.tail {
+            if self.options.background == Background::Thread && until.position - self.start.base.position >= SYNC_AHEAD {
+                out.sync_ahead(&file);
+            }
             let old = self.dir.open(&link.path, Open::Read)?;
             let (reached, report) = copy_blocks(&*old, link, self.start.base, *until, header, &mut out)?;
             end = reached;
@@ -271,9 +271,7 @@ impl Making<'_> {
         let wanted = if is_prewritten { capacity.min(used + MAX_ZEROED) } else { used };
         let len = wanted.max(old_len);
         out.zeros(len)?;
-        out.flush()?;
-        file.sync_data().map_err(|e| LogError::io("sync", &self.tmp, e))?;
-        drop(out);
+        out.sync()?;
         Ok(Written {
             file,
             end,
@@ -340,41 +338,6 @@ fn copy_blocks(
     Ok((end, report))
 }
 
-/// A file that is written from its beginning to its end, in large pieces.
-pub(crate) struct Output<'a> {
-    pub(crate) file: &'a dyn VfsFile,
-    pub(crate) path: &'a Path,
-    pub(crate) buffer: Vec<u8>,
-    pub(crate) done: u64,
-}
-
-impl Output<'_> {
-    pub(crate) fn flush(&mut self) -> Result<(), LogError> {
-        let written = self.file.write_all_at(&self.buffer, self.done);
-        written.map_err(|e| LogError::io("write", self.path, e))?;
-        self.done += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    pub(crate) fn flush_if_large(&mut self) -> Result<(), LogError> {
-        if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
-    }
-
-    /// Fills up with zeros.
-    pub(crate) fn zeros(&mut self, until: u64) -> Result<(), LogError> {
-        loop {
-            let at = self.done + self.buffer.len() as u64;
-            if at >= until {
-                return Ok(());
-            }
-            let piece = (until - at).min(PIECE as u64) as usize;
-            self.buffer.resize(self.buffer.len() + piece, 0);
-            self.flush_if_large()?;
-        }
-    }
-}
-
 /// Removes files that are dead, and spares that are more than enough.
 fn remove_dead(dir: &Dir, plan: &mut Plan, options: &LogOptions) -> Result<(), LogError> {
     let mut is_changed = false;
@@ -404,7 +367,7 @@ fn remove_dead(dir: &Dir, plan: &mut Plan, options: &LogOptions) -> Result<(), L
     if is_changed { dir.sync_log() } else { Ok(()) }
 }
 
-/// How much is written at once.
-pub(crate) const PIECE: usize = 1 << 20;
+/// From how many bytes on that are written again the device is to begin with the first while the last are copied.
+const SYNC_AHEAD: u64 = 4 << 20;
 /// How many zeros an opening writes ahead. More would make it wait.
 const MAX_ZEROED: u64 = 1 << 20;

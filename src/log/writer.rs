@@ -19,9 +19,10 @@ use super::group::{Class, Group};
 use super::header::{Fill, Header};
 use super::hook::Staged;
 use super::name::SegmentName;
+use super::output::Output;
 use super::record::Lsn;
 use super::recover::Link;
-use super::repair::{Fresh, Output};
+use super::repair::Fresh;
 use super::segment::{End, Segment};
 use super::shared::Shared;
 use super::spare::Spare;
@@ -335,12 +336,7 @@ impl Writer {
             Ok(file) => Arc::from(file),
             Err(e) => return Err(full_or("create", e)),
         };
-        let mut out = Output {
-            file: &*file,
-            path,
-            buffer: Vec::new(),
-            done: 0,
-        };
+        let mut out = Output::new(&*file, path, Vec::new());
         if let Err(error) = out.zeros(needed).and_then(|()| out.flush()) {
             // Nothing refers to it, and without a header it is no segment.
             drop(shared.dir.unlink(path));
