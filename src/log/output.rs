@@ -140,7 +140,7 @@ pub(crate) const PIECE: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::{Condvar, Mutex};
+    use crate::sync::plain::{Condvar, Mutex};
 
     use super::super::vfs::FileId;
     use super::*;
@@ -193,7 +193,11 @@ mod tests {
             let mut state = self.state.lock();
             state.syncs += 1;
             self.synced.notify_all();
-            if state.fails == Some(state.syncs) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+            if state.fails == Some(state.syncs) {
+                Err(io::ErrorKind::Other.into())
+            } else {
+                Ok(())
+            }
         }
         fn sync_all(&self) -> io::Result<()> {
             Err(io::ErrorKind::Unsupported.into())
