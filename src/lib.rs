@@ -180,9 +180,9 @@ pub use message::Headers;
 pub use offset::Offset;
 pub use time::{Clock, SystemClock, Timestamp};
 pub use topic::{
-    Auto, DeadLetters, Delivery, DrainReport, Durability, Explicit, IntoIter, Iter, Message, Mode, Overflow, Payload, PublishError,
-    PublishFailure, PublishFuture, Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions, Subscriber,
-    Subscription, SubscriptionStats, Topic, TopicOptions, TopicStats, TryRecvError, render_prometheus, select,
+    Auto, DeadLetters, Delivery, DrainReport, Durability, Explicit, IntoIter, Iter, Message, Mode, Overflow, Payload, PublishBatch,
+    PublishError, PublishFailure, PublishFuture, Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions,
+    Subscriber, Subscription, SubscriptionStats, Topic, TopicOptions, TopicStats, TryRecvError, render_prometheus, select,
 };
 
 /// The README's program is a test, too.

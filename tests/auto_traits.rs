@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use ringmq::{
     Auto, Backoff, Broker, BrokerBuilder, Clock, CloseReport, DeadLetter, DeadLetters, DeadReason, Delivery, DrainReport, Durability,
-    Error, Event, Events, Explicit, Headers, IntoIter, Iter, Lagged, Message, Offset, Outcome, Overflow, PublishError, PublishFailure,
-    PublishFuture, Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions, Subscriber, Subscription,
-    SubscriptionStats, SystemClock, Timestamp, Topic, TopicOptions, TopicStats, TryRecvError,
+    Error, Event, Events, Explicit, Headers, IntoIter, Iter, Lagged, Message, Offset, Outcome, Overflow, PublishBatch, PublishError,
+    PublishFailure, PublishFuture, Publisher, Ready, Receipt, Recv, RecvBatch, RecvError, Running, Start, SubscribeOptions, Subscriber,
+    Subscription, SubscriptionStats, SystemClock, Timestamp, Topic, TopicOptions, TopicStats, TryRecvError,
 };
 
 /// `+`: the type has the trait. `-`: it has not, or naming the impl would be unambiguous.
@@ -55,6 +55,10 @@ type Lone = Cell<u64>;
 type Local = Rc<u64>;
 /// Not `Unpin`.
 type Pinned = std::marker::PhantomPinned;
+/// What a batch of each comes from.
+type Numbers = std::vec::IntoIter<u64>;
+type Lones = std::vec::IntoIter<Lone>;
+type Pins = std::vec::IntoIter<Pinned>;
 
 table! {
     // Type                              Send Sync Unpin UnwindSafe RefUnwindSafe
@@ -105,6 +109,7 @@ table! {
     Message<'static, u64>:                 + + + + +;
     Iter<'static, u64, Explicit>:          + + + + +;
     PublishFuture<'static, u64>:           + + + - -;
+    PublishBatch<'static, u64, Numbers>:   + + + - -;
     Recv<'static, u64, Explicit>:          + + + - -;
     Recv<'static, u64, Auto>:              + + + - -;
     RecvBatch<'static, u64, Explicit>:     + + + - -;
@@ -125,6 +130,7 @@ table! {
     Message<'static, Lone>:                + - + + -;
     Iter<'static, Lone, Explicit>:         + + + + +;
     PublishFuture<'static, Lone>:          + - + - -;
+    PublishBatch<'static, Lone, Lones>:    + - + - -;
     Recv<'static, Lone, Explicit>:         + - + - -;
     RecvBatch<'static, Lone, Explicit>:    + - + - -;
 
@@ -138,6 +144,7 @@ table! {
     Publisher<Pinned>:                     + + + + +;
     Subscriber<Pinned>:                    + + + + +;
     PublishFuture<'static, Pinned>:        + + + - -;
+    PublishBatch<'static, Pinned, Pins>:   + + + - -;
     Recv<'static, Pinned, Explicit>:       + + + - -;
 }
 

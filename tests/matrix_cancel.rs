@@ -262,11 +262,19 @@ fn a_receive_that_is_left_at_any_moment_loses_no_message_and_no_wake_up() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Publish {
     Topic,
+    TopicBatch,
     Publisher,
+    PublisherBatch,
     Sink,
 }
 
-const PUBLISHES: [Publish; 3] = [Publish::Topic, Publish::Publisher, Publish::Sink];
+const PUBLISHES: [Publish; 5] = [
+    Publish::Topic,
+    Publish::TopicBatch,
+    Publish::Publisher,
+    Publish::PublisherBatch,
+    Publish::Sink,
+];
 
 type BoxedPublish<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
 
@@ -276,8 +284,16 @@ fn publish_victim<'a>(topic: &'a Topic<u64>, publisher: &'a mut Publisher<u64>, 
             let future = topic.publish_async(value);
             Box::pin(async { future.await.is_ok() })
         }
+        Publish::TopicBatch => {
+            let future = topic.publish_batch_async([value, value + 1]);
+            Box::pin(async { future.await.is_ok() })
+        }
         Publish::Publisher => {
             let future = publisher.publish_async(value);
+            Box::pin(async { future.await.is_ok() })
+        }
+        Publish::PublisherBatch => {
+            let future = publisher.publish_batch_async([value, value + 1]);
             Box::pin(async { future.await.is_ok() })
         }
         Publish::Sink => {
@@ -364,6 +380,29 @@ fn a_publish_that_is_left_at_any_moment_publishes_nothing_and_loses_no_wake_up()
                     leave_publisher(kind, what, moment);
                 }
             }
+        }
+    }
+}
+
+/// What has entered of a batch stays; what has not comes back from `take`, or goes away with the future.
+#[test]
+fn a_batch_that_is_left_half_way_has_published_exactly_what_it_says() {
+    for kind in KINDS {
+        for takes in [false, true] {
+            let (topic, sub) = kind.pair::<u64>(4);
+            let sub = sub.auto_ack();
+            let mut batch = topic.publish_batch_async(0..10);
+            assert!(poll(&mut batch, Waker::noop()).is_pending());
+            assert_eq!((sub.try_recv(), sub.try_recv()), (Ok(0), Ok(1)));
+            assert!(poll(&mut batch, Waker::noop()).is_pending());
+            assert_eq!(batch.published(), 6, "{kind:?}");
+            if takes {
+                assert_eq!(batch.take(), [6, 7, 8, 9], "{kind:?}");
+            }
+            drop(batch);
+            assert!(topic.stats().blocked_by.is_empty(), "{kind:?}: nobody waits any more");
+            let left: Vec<_> = std::iter::from_fn(|| sub.try_recv().ok()).collect();
+            assert_eq!(left, [2, 3, 4, 5], "{kind:?}");
         }
     }
 }

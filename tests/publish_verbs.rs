@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::future::Future;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,13 @@ fn each_verb_of_a_topic_enters_its_message() {
         assert_eq!(taken(), 5);
         assert_eq!(topic.publish_batch([6, 7]).unwrap(), 2);
         assert_eq!((taken(), taken()), (6, 7));
+        assert_eq!(topic.try_publish_batch([8, 9]).unwrap(), 2);
+        assert_eq!((taken(), taken()), (8, 9));
+        assert_eq!(topic.publish_batch_timeout([10], Duration::ZERO).unwrap(), 1);
+        assert_eq!(topic.publish_batch_deadline([11], Instant::now()).unwrap(), 1);
+        assert_eq!((taken(), taken()), (10, 11));
+        assert_eq!(block_on(topic.publish_batch_async([12, 13])).unwrap(), 2);
+        assert_eq!((taken(), taken()), (12, 13));
     });
 }
 
@@ -54,7 +62,12 @@ fn each_verb_of_a_publisher_enters_its_message() {
         assert_eq!(publisher.publish_batch(vec![6, 7]).unwrap(), 2);
         assert_eq!((taken(), taken()), (6, 7));
         assert_eq!(publisher.publish_batch_deadline([8], Instant::now()).unwrap(), 1);
-        assert_eq!(taken(), 8);
+        assert_eq!(publisher.publish_batch_timeout([9], Duration::ZERO).unwrap(), 1);
+        assert_eq!((taken(), taken()), (8, 9));
+        assert_eq!(publisher.try_publish_batch([10, 11]).unwrap(), 2);
+        assert_eq!((taken(), taken()), (10, 11));
+        assert_eq!(block_on(publisher.publish_batch_async([12, 13])).unwrap(), 2);
+        assert_eq!((taken(), taken()), (12, 13));
         assert_eq!(publisher.topic().name(), "numbers");
     });
 }
@@ -135,13 +148,16 @@ fn a_timeout_or_deadline_gives_the_value_back_when_it_has_passed() {
 #[test]
 fn a_publish_that_waits_enters_when_room_comes() {
     type Verb = fn(&ringmq::Topic<u64>);
-    let verbs: [Verb; 6] = [
+    let verbs: [Verb; 9] = [
         |topic| assert!(topic.publish(3).unwrap().subscriptions() == 1),
         |topic| assert!(topic.publish_timeout(3, Duration::MAX).unwrap().subscriptions() == 1),
         |topic| assert!(topic.publish_deadline(3, Instant::now() + PATIENCE).unwrap().subscriptions() == 1),
         |topic| assert!(block_on(topic.publish_async(3)).unwrap().subscriptions() == 1),
         |topic| assert!(topic.publisher().publish(3).unwrap().subscriptions() == 1),
         |topic| assert_eq!(topic.publish_batch([3]).unwrap(), 1),
+        |topic| assert_eq!(topic.publish_batch_timeout([3], Duration::MAX).unwrap(), 1),
+        |topic| assert_eq!(block_on(topic.publish_batch_async([3])).unwrap(), 1),
+        |topic| assert_eq!(block_on(topic.publisher().publish_batch_async([3])).unwrap(), 1),
     ];
     for verb in verbs {
         both_kinds(|topic| {
@@ -176,14 +192,62 @@ fn a_batch_larger_than_the_topic_enters_in_order_as_room_comes() {
 }
 
 #[test]
+fn a_batch_of_a_task_larger_than_the_topic_enters_in_order_as_room_comes() {
+    both_kinds(|topic| {
+        let sub = topic.subscribe("s").unwrap().auto_ack();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(block_on(topic.publish_batch_async(0..1000)).unwrap(), 1000);
+                assert_eq!(block_on(topic.publisher().publish_batch_async(1000..2000)).unwrap(), 1000);
+                topic.close();
+            });
+            let got: Vec<_> = sub.iter().map(|n| n.unwrap()).collect();
+            assert_eq!(got, (0..2000).collect::<Vec<_>>());
+        });
+    });
+}
+
+#[test]
+fn a_task_that_publishes_a_batch_with_room_for_all_lets_others_run_in_between() {
+    let topic = topic(1 << 16);
+    let _sub = topic.subscribe("s").unwrap();
+    let mut batch = topic.publish_batch_async(0..1 << 16);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut polls = 1;
+    while std::pin::Pin::new(&mut batch).poll(&mut context).is_pending() {
+        assert!(batch.published() > 0);
+        polls += 1;
+    }
+    assert!(polls > 4, "{polls} polls for 65,536 messages");
+}
+
+#[test]
 fn what_did_not_enter_of_a_batch_comes_back_in_order() {
     both_kinds(|topic| {
         let sub = topic.subscribe("s").unwrap().auto_ack();
-        let refused = topic.publisher().publish_batch_deadline(0..1000, Instant::now()).unwrap_err();
-        assert_eq!(refused.failure(), PublishFailure::Timeout);
-        assert_eq!(refused.into_inner(), (2..1000).collect::<Vec<_>>());
-        assert_eq!((sub.try_recv().unwrap(), sub.try_recv().unwrap()), (0, 1));
+        type Verb = fn(&ringmq::Topic<u64>) -> Result<u64, PublishError<Vec<u64>>>;
+        let verbs: [(Verb, PublishFailure); 5] = [
+            (
+                |topic| topic.publish_batch_deadline(0..1000, Instant::now()),
+                PublishFailure::Timeout,
+            ),
+            (
+                |topic| topic.publisher().publish_batch_deadline(0..1000, Instant::now()),
+                PublishFailure::Timeout,
+            ),
+            (|topic| topic.publish_batch_timeout(0..1000, A_MOMENT), PublishFailure::Timeout),
+            (|topic| topic.try_publish_batch(0..1000), PublishFailure::Full),
+            (|topic| topic.publisher().try_publish_batch(0..1000), PublishFailure::Full),
+        ];
+        for (verb, failure) in verbs {
+            let refused = verb(&topic).unwrap_err();
+            assert_eq!(refused.failure(), failure);
+            assert_eq!(refused.into_inner(), (2..1000).collect::<Vec<_>>());
+            assert_eq!((sub.try_recv().unwrap(), sub.try_recv().unwrap()), (0, 1));
+        }
         topic.close();
+        let refused = block_on(topic.publish_batch_async([1, 2, 3])).unwrap_err();
+        assert_eq!((refused.failure(), refused.into_inner()), (PublishFailure::Closed, vec![1, 2, 3]));
         let refused = topic.publish_batch([1, 2, 3]).unwrap_err();
         assert_eq!((refused.failure(), refused.into_inner()), (PublishFailure::Closed, vec![1, 2, 3]));
         assert_eq!(topic.publish_batch([]).unwrap(), 0);
@@ -199,6 +263,12 @@ fn a_batch_into_a_topic_that_notes_times_behaves_the_same() {
     let refused = topic.publish_batch(0..5).unwrap_err();
     assert_eq!((refused.failure(), refused.into_inner()), (PublishFailure::Full, vec![2, 3, 4]));
     assert!(sub.try_recv().unwrap().published().is_some());
+    let refused = block_on(topic.publish_batch_async(5..8)).unwrap_err();
+    assert_eq!((refused.failure(), refused.into_inner()), (PublishFailure::Full, vec![6, 7]));
+    let left: Vec<_> = std::iter::from_fn(|| sub.try_recv().ok())
+        .map(|d| (*d, d.published().is_some(), d.ack().unwrap()))
+        .collect();
+    assert_eq!(left, [(1, true, ()), (5, true, ())]);
 }
 
 #[test]
@@ -240,8 +310,10 @@ fn closing_wakes_publishers_that_wait_and_they_get_their_values_back() {
         thread::scope(|scope| {
             let blocking = scope.spawn(|| topic.publish(3));
             let task = scope.spawn(|| block_on(topic.publish_async(4)));
+            let batch = scope.spawn(|| block_on(topic.publish_batch_async([5, 6])));
             until("a publisher waits", || !topic.stats().blocked_by.is_empty());
             topic.close();
+            assert_eq!(batch.join().unwrap().unwrap_err().into_inner(), [5, 6]);
             assert!(matches!(blocking.join().unwrap(), Err(PublishError::Closed(3))));
             assert!(matches!(task.join().unwrap(), Err(PublishError::Closed(4))));
         });

@@ -21,7 +21,7 @@ fn both_kinds(test: impl Fn(ringmq::Topic<u64>)) {
 fn each_verb_of_a_subscription_takes_the_next_message() {
     both_kinds(|topic| {
         let sub = topic.subscribe("s").unwrap();
-        topic.publish_batch(1..=9).unwrap();
+        topic.publish_batch(1..=10).unwrap();
         let mut batch = Vec::new();
         assert_eq!(*sub.recv().unwrap(), 1);
         assert_eq!(*sub.try_recv().unwrap(), 2);
@@ -31,8 +31,9 @@ fn each_verb_of_a_subscription_takes_the_next_message() {
         assert_eq!(sub.recv_batch(&mut batch, 1).unwrap(), 1);
         assert_eq!(sub.try_recv_batch(&mut batch, 1).unwrap(), 1);
         assert_eq!(sub.recv_batch_timeout(&mut batch, 1, Duration::ZERO).unwrap(), 1);
+        assert_eq!(sub.recv_batch_deadline(&mut batch, 1, Instant::now()).unwrap(), 1);
         assert_eq!(block_on(sub.recv_batch_async(&mut batch, 1)).unwrap(), 1);
-        assert_eq!(batch.iter().map(|d| **d).collect::<Vec<_>>(), [6, 7, 8, 9]);
+        assert_eq!(batch.iter().map(|d| **d).collect::<Vec<_>>(), [6, 7, 8, 9, 10]);
         sub.ack_batch(batch).unwrap();
     });
 }
@@ -41,7 +42,7 @@ fn each_verb_of_a_subscription_takes_the_next_message() {
 fn each_verb_of_a_subscriber_takes_the_next_message() {
     both_kinds(|topic| {
         let mut sub = topic.subscribe("s").unwrap().subscriber();
-        topic.publish_batch(1..=9).unwrap();
+        topic.publish_batch(1..=10).unwrap();
         let mut batch = Vec::new();
         assert_eq!(*sub.recv().unwrap(), 1);
         assert_eq!(*sub.try_recv().unwrap(), 2);
@@ -51,8 +52,9 @@ fn each_verb_of_a_subscriber_takes_the_next_message() {
         assert_eq!(sub.recv_batch(&mut batch, 1).unwrap(), 1);
         assert_eq!(sub.try_recv_batch(&mut batch, 1).unwrap(), 1);
         assert_eq!(sub.recv_batch_timeout(&mut batch, 1, Duration::ZERO).unwrap(), 1);
+        assert_eq!(sub.recv_batch_deadline(&mut batch, 1, Instant::now()).unwrap(), 1);
         assert_eq!(block_on(sub.recv_batch_async(&mut batch, 1)).unwrap(), 1);
-        assert_eq!(batch.iter().map(|d| **d).collect::<Vec<_>>(), [6, 7, 8, 9]);
+        assert_eq!(batch.iter().map(|d| **d).collect::<Vec<_>>(), [6, 7, 8, 9, 10]);
         sub.subscription().ack_batch(batch).unwrap();
     });
 }
@@ -103,6 +105,8 @@ fn a_subscription_without_messages_says_empty_or_times_out() {
         assert_eq!(sub.recv_deadline(past).unwrap_err(), RecvError::Timeout);
         assert_eq!(own.recv_deadline(past).unwrap_err(), RecvError::Timeout);
         assert_eq!(sub.recv_batch_timeout(&mut batch, 8, A_MOMENT).unwrap_err(), RecvError::Timeout);
+        assert_eq!(sub.recv_batch_deadline(&mut batch, 8, past).unwrap_err(), RecvError::Timeout);
+        assert_eq!(own.recv_batch_deadline(&mut batch, 8, past).unwrap_err(), RecvError::Timeout);
         assert!(batch.is_empty());
     });
 }

@@ -8,6 +8,7 @@ use crate::message::{Meta, MetaRef};
 use crate::sync::Arc;
 use crate::topic::core::TopicCore;
 use crate::topic::publish::{PublishError, Receipt};
+use crate::topic::publish_batch::PublishBatch;
 use crate::topic::publish_future::{LaneRef, PublishFuture};
 use crate::topic::publisher::Publisher;
 use crate::topic::rules::SubscribeOptions;
@@ -187,7 +188,7 @@ impl<T: Send + 'static> Topic<T> {
     ///
     /// # Errors
     ///
-    /// As [`PublishError`] says; what was not published is in it, in order.
+    /// As [`PublishError`] says; what was not published is in it, in order, with all that the iterator still had: it must come to an end.
     ///
     /// # Examples
     ///
@@ -202,6 +203,110 @@ impl<T: Send + 'static> Topic<T> {
     /// ```
     pub fn publish_batch(&self, values: impl IntoIterator<Item = T>) -> Result<u64, PublishError<Vec<T>>> {
         self.publisher().publish_batch(values)
+    }
+
+    /// As [`publish_batch`](Self::publish_batch), without waiting: as many as there is room for now.
+    ///
+    /// # Errors
+    ///
+    /// As there, with [`PublishError::Full`] if there was not room for all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic_with::<u32>("small", ringmq::TopicOptions::new().capacity(4))?;
+    /// # let sub = topic.subscribe("s")?;
+    /// let refused = topic.try_publish_batch(0..6).unwrap_err();
+    /// assert_eq!(refused.into_inner(), [4, 5]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn try_publish_batch(&self, values: impl IntoIterator<Item = T>) -> Result<u64, PublishError<Vec<T>>> {
+        self.publisher().try_publish_batch(values)
+    }
+
+    /// As [`publish_batch`](Self::publish_batch), waiting at most this long for room for all of it. What enters before stays published.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`PublishError::Timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// assert_eq!(topic.publish_batch_timeout(0..6, Duration::from_millis(1))?, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_batch_timeout(&self, values: impl IntoIterator<Item = T>, timeout: Duration) -> Result<u64, PublishError<Vec<T>>> {
+        self.publisher().publish_batch_timeout(values, timeout)
+    }
+
+    /// As [`publish_batch`](Self::publish_batch), waiting until this moment at most. What enters before stays published.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`PublishError::Timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic_with::<u32>("small", ringmq::TopicOptions::new().capacity(4))?;
+    /// # let sub = topic.subscribe("s")?;
+    /// let soon = Instant::now() + Duration::from_millis(1);
+    /// let refused = topic.publish_batch_deadline(0..6, soon).unwrap_err();
+    /// assert_eq!(refused.into_inner(), [4, 5]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_batch_deadline(&self, values: impl IntoIterator<Item = T>, deadline: Instant) -> Result<u64, PublishError<Vec<T>>> {
+        self.publisher().publish_batch_deadline(values, deadline)
+    }
+
+    /// As [`publish_batch`](Self::publish_batch), as a future: while there is no room, other tasks run.
+    ///
+    /// # Cancel safety
+    ///
+    /// What has entered stays published when the future is dropped; [`published`](PublishBatch::published) tells how many that are, and
+    /// [`take`](PublishBatch::take) hands the others back.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic_with::<u32>("small", ringmq::TopicOptions::new().capacity(4))?;
+    /// # let sub = topic.subscribe("s")?.auto_ack();
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let receiving = async {
+    ///     for expected in 0..100 {
+    ///         assert_eq!(sub.recv_async().await, Ok(expected));
+    ///     }
+    /// };
+    /// let (published, ()) = tokio::join!(topic.publish_batch_async(0..100), receiving);
+    /// assert_eq!(published?, 100);
+    /// # Ok::<_, ringmq::Error>(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_batch_async<I: IntoIterator<Item = T>>(&self, values: I) -> PublishBatch<'_, T, I::IntoIter> {
+        PublishBatch::new(&self.core, LaneRef::Shared, values.into_iter())
     }
 
     /// Starts a message that has more to it than a payload: a key, headers.

@@ -272,6 +272,14 @@ impl Drop for Handling {
     }
 }
 
+/// By when there must be room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Room {
+    Now,
+    /// `None`: ever.
+    By(Option<Instant>),
+}
+
 /// What an attempt to enter found, for verbs that wait in their own way.
 pub(crate) enum Entry<'c, T> {
     Claimed(Claim<'c, T>),
@@ -310,7 +318,7 @@ impl<T: Send + 'static> TopicCore<T> {
     /// Publishes one message if there is room now.
     #[cold]
     pub(crate) fn try_publish(&self, lane: &mut Lane, value: T, meta: MetaRef) -> Result<Receipt, PublishError<T>> {
-        match self.enter_now(lane) {
+        match self.enter_run_now(lane, 1) {
             Ok(claim) => Ok(self.complete(claim, value, meta)),
             Err(failure) => Err(failure.with(value)),
         }
@@ -343,11 +351,19 @@ impl<T: Send + 'static> TopicCore<T> {
         }
     }
 
+    /// Claims up to `max` positions, the first of them by then.
+    pub(crate) fn enter_run(&self, lane: &mut Lane, max: usize, room: Room) -> Result<Claim<'_, T>, PublishFailure> {
+        match room {
+            Room::Now => self.enter_run_now(lane, max),
+            Room::By(deadline) => self.enter_run_waiting(lane, max, deadline),
+        }
+    }
+
     #[cold]
-    fn enter_now(&self, lane: &mut Lane) -> Result<Claim<'_, T>, PublishFailure> {
+    fn enter_run_now(&self, lane: &mut Lane, max: usize) -> Result<Claim<'_, T>, PublishFailure> {
         let mut spin = Spin::new();
         loop {
-            match self.enter(lane, 1) {
+            match self.enter(lane, max) {
                 Entry::Claimed(claim) => return Ok(claim),
                 Entry::Spin => spin.snooze(),
                 // Whoever does not wait cannot wait for ever.
@@ -380,7 +396,7 @@ impl<T: Send + 'static> TopicCore<T> {
     }
 
     /// Claims up to `max` positions, waiting for the first of them until `deadline`.
-    pub(crate) fn enter_run_waiting(&self, lane: &mut Lane, max: usize, deadline: Option<Instant>) -> Result<Claim<'_, T>, PublishFailure> {
+    fn enter_run_waiting(&self, lane: &mut Lane, max: usize, deadline: Option<Instant>) -> Result<Claim<'_, T>, PublishFailure> {
         self.await_burst();
         let mut spin = Spin::new();
         loop {

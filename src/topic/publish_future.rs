@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 
 use crate::message::MetaRef;
 use crate::topic::core::TopicCore;
-use crate::topic::publish::{Entry, Lane, PublishError, Receipt};
+use crate::topic::publish::{Entry, Lane, PublishError, PublishFailure, Receipt};
+use crate::topic::shared::Claim;
 use crate::wait::{Key, Wake};
 
 /// Whose memory of the ring a future uses.
@@ -59,24 +60,38 @@ impl Entering {
         meta: &mut MetaRef,
         context: &mut Context<'_>,
     ) -> Poll<Result<Receipt, PublishError<T>>> {
+        let mut take = || value.take().expect("a publish future is not polled after it was ready");
+        match self.poll_run(core, lane, 1, |claim| core.complete(claim, take(), meta.take()), context) {
+            Poll::Ready(entered) => Poll::Ready(entered.map_err(|failure| failure.with(take()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// One poll for up to `max` positions; `complete` fills them.
+    pub(crate) fn poll_run<T: Send + 'static, R>(
+        &mut self,
+        core: &TopicCore<T>,
+        lane: &mut Lane,
+        max: usize,
+        complete: impl FnOnce(Claim<'_, T>) -> R,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<R, PublishFailure>> {
         if self.key.is_none() {
             core.await_burst_as_task(lane);
         }
         for _ in 0..LOOKS {
-            match core.enter(lane, 1) {
+            match core.enter(lane, max) {
                 Entry::Claimed(claim) => {
                     // Nothing between claim and fill: leaving the line drops a waker, which is code of the user.
-                    let value = value.take().expect("a publish future is not polled after it was ready");
-                    let receipt = core.complete(claim, value, meta.take());
+                    let completed = complete(claim);
                     if self.finish(core) {
                         core.wake_next_publisher();
                     }
-                    return Poll::Ready(Ok(receipt));
+                    return Poll::Ready(Ok(completed));
                 }
                 Entry::Refused(failure) => {
                     self.finish(core);
-                    let value = value.take().expect("a publish future is not polled after it was ready");
-                    return Poll::Ready(Err(failure.with(value)));
+                    return Poll::Ready(Err(failure));
                 }
                 Entry::Spin => crate::sync::spin_loop(),
                 Entry::Wait => {

@@ -10,7 +10,8 @@ use futures_sink::Sink;
 use crate::error::Result;
 use crate::message::MetaRef;
 use crate::topic::handle::{Topic, complete_meta};
-use crate::topic::publish::{Lane, PublishError, Receipt};
+use crate::topic::publish::{Lane, PublishError, Receipt, Room};
+use crate::topic::publish_batch::{HAND, PublishBatch};
 use crate::topic::publish_future::{Entering, LaneRef, PublishFuture};
 
 /// One thread's or task's handle for publishing: the fast path. It remembers how far it may write without asking, so that it looks at
@@ -41,9 +42,6 @@ pub struct Publisher<T: Send + 'static> {
 
 // Nothing in here is pinned, whatever `T` is.
 impl<T: Send + 'static> Unpin for Publisher<T> {}
-
-/// How many values of a batch are taken in hand at a time: enough to make the claim cheap, few enough to stay in the cache.
-const HAND: usize = 256;
 
 impl<T: Send + 'static> Publisher<T> {
     pub(crate) fn new(topic: Topic<T>) -> Self {
@@ -146,38 +144,49 @@ impl<T: Send + 'static> Publisher<T> {
     /// As there.
     #[inline]
     pub fn publish_batch(&mut self, values: impl IntoIterator<Item = T>) -> Result<u64, PublishError<Vec<T>>> {
-        self.publish_run(values.into_iter(), None)
+        self.publish_run(values.into_iter(), Room::By(None))
     }
 
-    /// As [`publish_batch`](Self::publish_batch), waiting until this moment at most. What enters before stays published.
+    /// As [`Topic::try_publish_batch`].
     ///
     /// # Errors
     ///
     /// As there.
+    pub fn try_publish_batch(&mut self, values: impl IntoIterator<Item = T>) -> Result<u64, PublishError<Vec<T>>> {
+        self.publish_run(values.into_iter(), Room::Now)
+    }
+
+    /// As [`Topic::publish_batch_timeout`].
     ///
-    /// # Examples
+    /// # Errors
     ///
-    /// ```
-    /// use std::time::{Duration, Instant};
+    /// As there.
+    pub fn publish_batch_timeout(&mut self, values: impl IntoIterator<Item = T>, timeout: Duration) -> Result<u64, PublishError<Vec<T>>> {
+        self.publish_run(values.into_iter(), Room::By(Instant::now().checked_add(timeout)))
+    }
+
+    /// As [`Topic::publish_batch_deadline`].
     ///
-    /// # fn main() -> ringmq::Result<()> {
-    /// # let broker = ringmq::Broker::open("mem:")?;
-    /// # let topic = broker.topic_with::<u32>("small", ringmq::TopicOptions::new().capacity(4))?;
-    /// # let sub = topic.subscribe("s")?;
-    /// let soon = Instant::now() + Duration::from_millis(1);
-    /// let refused = topic.publisher().publish_batch_deadline(0..6, soon).unwrap_err();
-    /// assert_eq!(refused.into_inner(), [4, 5]);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// # Errors
+    ///
+    /// As there.
     pub fn publish_batch_deadline(&mut self, values: impl IntoIterator<Item = T>, deadline: Instant) -> Result<u64, PublishError<Vec<T>>> {
-        self.publish_run(values.into_iter(), Some(deadline))
+        self.publish_run(values.into_iter(), Room::By(Some(deadline)))
+    }
+
+    /// As [`Topic::publish_batch_async`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish_batch_async<I: IntoIterator<Item = T>>(&mut self, values: I) -> PublishBatch<'_, T, I::IntoIter> {
+        PublishBatch::new(&self.topic.core, LaneRef::Own(&mut self.lane), values.into_iter())
     }
 
     #[inline]
-    fn publish_run(&mut self, mut values: impl Iterator<Item = T>, deadline: Option<Instant>) -> Result<u64, PublishError<Vec<T>>> {
+    fn publish_run(&mut self, mut values: impl Iterator<Item = T>, room: Room) -> Result<u64, PublishError<Vec<T>>> {
         if self.topic.core.shared.timestamps {
-            return self.publish_one_by_one(values, deadline);
+            return self.publish_one_by_one(values, room);
         }
         let mut published = 0;
         loop {
@@ -188,7 +197,7 @@ impl<T: Send + 'static> Publisher<T> {
                 self.hand = hand;
                 return Ok(published);
             }
-            match self.publish_hand(&mut hand, deadline) {
+            match self.publish_hand(&mut hand, room) {
                 Ok(n) => published += n,
                 Err(failure) => {
                     hand.extend(values);
@@ -200,13 +209,13 @@ impl<T: Send + 'static> Publisher<T> {
     }
 
     #[inline]
-    fn publish_hand(&mut self, hand: &mut Vec<T>, deadline: Option<Instant>) -> Result<u64, crate::PublishFailure> {
+    fn publish_hand(&mut self, hand: &mut Vec<T>, room: Room) -> Result<u64, crate::PublishFailure> {
         let core = &*self.topic.core;
         let all = hand.len() as u64;
         while !hand.is_empty() {
             let claim = match core.shared.ring.claim_run(&mut self.lane.limit, hand.len(), true) {
                 Ok(claim) => claim,
-                Err(_) => core.enter_run_waiting(&mut self.lane, hand.len(), deadline)?,
+                Err(_) => core.enter_run(&mut self.lane, hand.len(), room)?,
             };
             let n = claim.len();
             core.complete_run(claim, hand.drain(..n));
@@ -215,14 +224,15 @@ impl<T: Send + 'static> Publisher<T> {
     }
 
     #[cold]
-    fn publish_one_by_one(&mut self, mut values: impl Iterator<Item = T>, deadline: Option<Instant>) -> Result<u64, PublishError<Vec<T>>> {
+    fn publish_one_by_one(&mut self, mut values: impl Iterator<Item = T>, room: Room) -> Result<u64, PublishError<Vec<T>>> {
         let mut published = 0;
         while let Some(value) = values.next() {
             let meta = self.meta();
-            if let Err(refused) = self.topic.core.publish(&mut self.lane, value, meta, deadline) {
-                let (failure, value) = refused.split();
-                return Err(failure.with(std::iter::once(value).chain(values).collect()));
-            }
+            let core = &*self.topic.core;
+            match core.enter_run(&mut self.lane, 1, room) {
+                Ok(claim) => core.complete(claim, value, meta),
+                Err(failure) => return Err(failure.with(std::iter::once(value).chain(values).collect())),
+            };
             published += 1;
         }
         Ok(published)

@@ -166,6 +166,19 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
         self.seat.recv(until, |seat| seat.try_run::<M>(max, out))
     }
 
+    /// As [`Subscription::recv_batch_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn recv_batch_deadline(&mut self, out: &mut Vec<M::Item<T>>, max: usize, deadline: Instant) -> Result<usize, RecvError> {
+        let until = Until {
+            deadline: Some(deadline),
+            stop: None,
+        };
+        self.seat.recv(until, |seat| seat.try_run::<M>(max, out))
+    }
+
     /// As [`Subscription::recv_batch_async`]; cancel safe.
     ///
     /// # Errors

@@ -293,6 +293,19 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
         self.seats.with(|seat| seat.recv(until, |seat| seat.try_run::<M>(max, out)))
     }
 
+    /// As [`recv_batch`](Self::recv_batch), waiting until this moment at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_deadline`](Self::recv_deadline).
+    pub fn recv_batch_deadline(&self, out: &mut Vec<M::Item<T>>, max: usize, deadline: Instant) -> Result<usize, RecvError> {
+        let until = Until {
+            deadline: Some(deadline),
+            stop: None,
+        };
+        self.seats.with(|seat| seat.recv(until, |seat| seat.try_run::<M>(max, out)))
+    }
+
     /// As [`recv_batch`](Self::recv_batch), as a future; cancel safe.
     ///
     /// # Errors
