@@ -8,13 +8,6 @@ use crate::ring::{Nothing, Start, Take};
 use crate::sync::{Arc, thread, yield_now};
 
 impl Model {
-    fn share(&self) -> Self {
-        Self {
-            window: self.window.clone(),
-            alive: self.alive.clone(),
-        }
-    }
-
     /// The ring goes, with all that is in it.
     fn assert_dropped_once(self) {
         assert_eq!(Arc::strong_count(&self.window), 1, "the model has let go of it");

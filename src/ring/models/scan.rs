@@ -38,6 +38,14 @@ impl Model {
         }
     }
 
+    /// The same window, for another thread.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            window: self.window.clone(),
+            alive: self.alive.clone(),
+        }
+    }
+
     pub(super) fn publish(&self) {
         let value = Counted::new(&self.alive);
         loop {
@@ -175,8 +183,8 @@ fn a_publisher_that_is_not_done_is_not_lapped_when_nobody_subscribes() {
     check(|| {
         let model = Model::new(1);
         let other = {
-            let (window, alive) = (model.window.clone(), model.alive.clone());
-            thread::spawn(move || Model { window, alive }.publish())
+            let model = model.share();
+            thread::spawn(move || model.publish())
         };
         model.publish();
         other.join().unwrap();
@@ -192,8 +200,8 @@ fn payloads_left_in_a_window_are_dropped_with_it() {
         let cursor = model.window.join_to_look(Start::Oldest);
         let reader = model.reader(&cursor);
         let publisher = {
-            let (window, alive) = (model.window.clone(), model.alive.clone());
-            thread::spawn(move || Model { window, alive }.publish())
+            let model = model.share();
+            thread::spawn(move || model.publish())
         };
         reader.try_take();
         publisher.join().unwrap();
