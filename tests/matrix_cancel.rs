@@ -407,6 +407,35 @@ fn a_batch_that_is_left_half_way_has_published_exactly_what_it_says() {
     }
 }
 
+/// Two places come free by one wake-up, while its task is being polled: it takes one, and passes the other on. Then nobody is held up any more.
+#[test]
+fn a_publish_that_is_woken_while_it_is_polled_leaves_no_place_and_no_blame_behind() {
+    for kind in KINDS {
+        for what in [Publish::Topic, Publish::TopicBatch] {
+            let (topic, sub) = kind.pair::<u64>(2);
+            let sub = sub.auto_ack();
+            topic.publish_batch([0, 1]).unwrap();
+            let (evil, spy) = (Spy::new(), Spy::new());
+            let mut unused = topic.publisher();
+            let mut first = match what {
+                Publish::Topic => publish_victim(&topic, &mut unused, what, 10),
+                _ => Box::pin(async { topic.publish_batch_async([10]).await.is_ok() }),
+            };
+            let mut second = topic.publish_async(20);
+            assert!(poll(&mut first, Waker::noop()).is_pending());
+            assert!(poll(&mut second, &spy.waker()).is_pending());
+            let waker = evil.waker();
+            let receiver = sub.clone();
+            evil.on_clone(move |_| assert_eq!(receiver.recv_batch(&mut Vec::new(), 2), Ok(2)));
+            let polled = poll(&mut first, &waker);
+            evil.calm();
+            assert_eq!((polled, spy.wakes()), (Poll::Ready(true), 1), "{kind:?} {what:?}");
+            assert!(matches!(poll(&mut second, &spy.waker()), Poll::Ready(Ok(_))));
+            assert!(topic.stats().blocked_by.is_empty(), "{kind:?} {what:?}");
+        }
+    }
+}
+
 /// A delivery that a handler of `run_async` works at when everything is dropped is delivered again, and fails nobody else.
 #[test]
 fn run_async_that_is_dropped_at_work_gives_its_messages_back() {

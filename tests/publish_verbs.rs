@@ -337,3 +337,43 @@ fn an_iterator_that_panics_publishes_what_came_before_or_nothing_and_the_topic_g
     assert_eq!(got.pop(), Some(99));
     assert!(got.iter().copied().eq(0..got.len() as u64), "{got:?}");
 }
+
+#[test]
+fn a_batch_whose_receivers_keep_up_ends_at_its_deadline_all_the_same() {
+    both_kinds(|topic| {
+        let sub = topic.subscribe("s").unwrap().auto_ack();
+        thread::scope(|scope| {
+            scope.spawn(|| sub.iter().for_each(drop));
+            // Without an end of its own it goes on until the iterator closes the topic.
+            let values = (0..1 << 22).inspect(|n| {
+                if *n == (1 << 22) - 1 {
+                    topic.close();
+                }
+            });
+            let refused = topic.publish_batch_timeout(values, A_MOMENT);
+            let failure = refused.unwrap_err().failure();
+            topic.close();
+            assert_eq!(failure, PublishFailure::Timeout);
+        });
+    });
+}
+
+#[test]
+fn an_iterator_that_has_said_that_there_is_no_more_is_not_asked_again() {
+    both_kinds(|topic| {
+        let sub = topic.subscribe("s").unwrap().auto_ack();
+        let pausing = || {
+            let mut n = 0;
+            std::iter::from_fn(move || {
+                n += 1;
+                (n != 2).then_some(n)
+            })
+        };
+        assert_eq!(topic.publish_batch(pausing()).unwrap(), 1);
+        assert_eq!(block_on(topic.publish_batch_async(pausing())).unwrap(), 1);
+        assert_eq!((sub.try_recv(), sub.try_recv()), (Ok(1), Ok(1)));
+        topic.close();
+        assert_eq!(topic.publish_batch(pausing()).unwrap_err().into_inner(), [1]);
+        assert_eq!(topic.publish_batch_async(pausing()).take(), [1]);
+    });
+}

@@ -186,7 +186,7 @@ pub enum WhenFull {
 /// Who does what nobody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
-    /// One thread, parked when there is nothing to do.
+    /// One thread, parked when there is nothing to do. Opening after a kill may start another for as long as it takes.
     Thread,
     /// Whoever appends does it at the end of the call, so that every access to the disk has a fixed place in the run.
     /// For tests and for programs with a single thread. Futures then write and sync while they are polled.

@@ -278,8 +278,9 @@ impl<T: Send + 'static> Topic<T> {
     ///
     /// # Cancel safety
     ///
-    /// What has entered stays published when the future is dropped; [`published`](PublishBatch::published) tells how many that are, and
-    /// [`take`](PublishBatch::take) hands the others back.
+    /// What has entered stays published when the future is dropped; [`published`](PublishBatch::published) tells how many that are. What it had
+    /// taken from the iterator by then, up to 256 values beyond those, goes away with it: [`take`](PublishBatch::take) hands that back, with all that
+    /// the iterator still had.
     ///
     /// # Errors
     ///

@@ -280,6 +280,13 @@ pub(crate) enum Room {
     By(Option<Instant>),
 }
 
+impl Room {
+    /// Whether that moment has come.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::By(Some(deadline)) if deadline <= Instant::now())
+    }
+}
+
 /// What an attempt to enter found, for verbs that wait in their own way.
 pub(crate) enum Entry<'c, T> {
     Claimed(Claim<'c, T>),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::iter::Fuse;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,10 +16,14 @@ use crate::topic::shared::Claim;
 /// How many values of a batch are taken in hand at a time: enough to make the claim cheap, few enough to stay in the cache.
 pub(crate) const HAND: usize = 256;
 
-/// How often a poll fills its hand before it lets other tasks run.
-const HANDS: usize = 16;
+/// How many claims a poll fills before it lets other tasks run.
+const CLAIMS: usize = 16;
 
 /// A batch on its way into a topic: see [`Topic::publish_batch_async`](crate::Topic::publish_batch_async).
+///
+/// # Panics
+///
+/// When it is polled after it was ready, or after [`take`](Self::take).
 ///
 /// # Examples
 ///
@@ -40,8 +45,8 @@ const HANDS: usize = 16;
 pub struct PublishBatch<'a, T: Send + 'static, I> {
     core: &'a TopicCore<T>,
     lane: LaneRef<'a>,
-    /// `None` once the future was ready.
-    values: Option<I>,
+    /// `None` once the future was ready. Not asked again once it has said that there is no more.
+    values: Option<Fuse<I>>,
     /// Taken from the iterator and not published yet, in order.
     hand: Vec<T>,
     /// What goes with the one value in hand, on topics whose messages carry the time.
@@ -58,7 +63,7 @@ impl<'a, T: Send + 'static, I: Iterator<Item = T>> PublishBatch<'a, T, I> {
         Self {
             core,
             lane,
-            values: Some(values),
+            values: Some(values.fuse()),
             hand: Vec::new(),
             meta: None,
             published: 0,
@@ -66,7 +71,7 @@ impl<'a, T: Send + 'static, I: Iterator<Item = T>> PublishBatch<'a, T, I> {
         }
     }
 
-    /// Gives up: hands back what has not entered, in order. The future must not be polled afterwards.
+    /// Gives up: hands back what has not entered, in order, with all that the iterator still had. The future must not be polled afterwards.
     pub fn take(&mut self) -> Vec<T> {
         self.entering.cancel(self.core);
         let mut rest = std::mem::take(&mut self.hand);
@@ -78,10 +83,12 @@ impl<'a, T: Send + 'static, I: Iterator<Item = T>> PublishBatch<'a, T, I> {
     fn take_in_hand(&mut self) -> bool {
         let values = self.values.as_mut();
         let values = values.expect("a publish future was polled after it was ready, or after take()");
+        let carries_time = self.core.shared.timestamps;
         if self.hand.is_empty() {
-            let carries_time = self.core.shared.timestamps;
             self.hand.extend(values.take(if carries_time { 1 } else { HAND }));
-            self.meta = (carries_time && !self.hand.is_empty()).then(|| complete_meta(self.core, None));
+        }
+        if carries_time && self.meta.is_none() && !self.hand.is_empty() {
+            self.meta = Some(complete_meta(self.core, None));
         }
         !self.hand.is_empty()
     }
@@ -129,7 +136,7 @@ impl<T: Send + 'static, I: Iterator<Item = T>> Future for PublishBatch<'_, T, I>
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        for _ in 0..HANDS {
+        for _ in 0..CLAIMS {
             if !this.take_in_hand() {
                 this.values = None;
                 return Poll::Ready(Ok(this.published));

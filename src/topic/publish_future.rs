@@ -22,6 +22,8 @@ pub(crate) enum LaneRef<'a> {
 #[derive(Default)]
 pub(crate) struct Entering {
     key: Option<Key>,
+    /// Whether it has been in line since it last left. What it was woken for may be more than it takes, so whoever leaves passes on what there is.
+    has_waited: bool,
 }
 
 /// How often a poll looks again for something that clears by itself before it lets other tasks run.
@@ -39,7 +41,7 @@ impl Entering {
         context: &mut Context<'_>,
     ) -> Poll<Result<Receipt, PublishError<T>>> {
         // The fast path, for a plain message that does not wait yet.
-        if self.key.is_none()
+        if !self.has_waited
             && meta.is_none()
             && let Some(plain) = value.take()
         {
@@ -90,7 +92,7 @@ impl Entering {
                     return Poll::Ready(Ok(completed));
                 }
                 Entry::Refused(failure) => {
-                    self.finish(core);
+                    self.cancel(core);
                     return Poll::Ready(Err(failure));
                 }
                 Entry::Spin => crate::sync::spin_loop(),
@@ -117,30 +119,48 @@ impl Entering {
             Some(_) => true,
             None => {
                 self.key = Some(core.space().listen(Wake::Task(context.waker().clone())));
+                self.has_waited = true;
                 true
             }
         }
     }
 
-    /// Leaves the line; whether it had been in it.
+    /// Leaves the line with a place; whether it had been in line.
     fn finish<T: Send + 'static>(&mut self, core: &TopicCore<T>) -> bool {
-        let Some(key) = self.key.take() else { return false };
-        core.space().finish(key);
-        core.forget_blocking();
-        true
-    }
-
-    /// The task goes away: a wake-up meant for it goes to somebody else.
-    #[inline]
-    pub(crate) fn cancel<T: Send + 'static>(&mut self, core: &TopicCore<T>) {
         if let Some(key) = self.key.take() {
-            core.space().cancel(key);
+            core.space().finish(key);
+        }
+        let has_waited = std::mem::take(&mut self.has_waited);
+        if has_waited {
             core.forget_blocking();
         }
+        has_waited
+    }
+
+    /// The task goes away without a place: a wake-up that it has got, or was to get, goes to somebody else.
+    #[inline]
+    pub(crate) fn cancel<T: Send + 'static>(&mut self, core: &TopicCore<T>) {
+        if self.has_waited {
+            self.leave(core);
+        }
+    }
+
+    #[cold]
+    fn leave<T: Send + 'static>(&mut self, core: &TopicCore<T>) {
+        self.has_waited = false;
+        if let Some(key) = self.key.take() {
+            core.space().cancel(key);
+        }
+        core.forget_blocking();
+        core.wake_next_publisher();
     }
 }
 
 /// A publish as a future: see [`Topic::publish_async`](crate::Topic::publish_async).
+///
+/// # Panics
+///
+/// When it is polled after it was ready, or after [`take`](Self::take).
 ///
 /// # Examples
 ///

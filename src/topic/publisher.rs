@@ -10,7 +10,7 @@ use futures_sink::Sink;
 use crate::error::Result;
 use crate::message::MetaRef;
 use crate::topic::handle::{Topic, complete_meta};
-use crate::topic::publish::{Lane, PublishError, Receipt, Room};
+use crate::topic::publish::{Lane, PublishError, PublishFailure, Receipt, Room};
 use crate::topic::publish_batch::{HAND, PublishBatch};
 use crate::topic::publish_future::{Entering, LaneRef, PublishFuture};
 
@@ -184,7 +184,9 @@ impl<T: Send + 'static> Publisher<T> {
     }
 
     #[inline]
-    fn publish_run(&mut self, mut values: impl Iterator<Item = T>, room: Room) -> Result<u64, PublishError<Vec<T>>> {
+    fn publish_run(&mut self, values: impl Iterator<Item = T>, room: Room) -> Result<u64, PublishError<Vec<T>>> {
+        // Not asked again once it has said that there is no more.
+        let mut values = values.fuse();
         if self.topic.core.shared.timestamps {
             return self.publish_one_by_one(values, room);
         }
@@ -197,7 +199,13 @@ impl<T: Send + 'static> Publisher<T> {
                 self.hand = hand;
                 return Ok(published);
             }
-            match self.publish_hand(&mut hand, room) {
+            // A batch that always finds some room would look at the clock never.
+            let entered = if published > 0 && room.is_over() {
+                Err(PublishFailure::Timeout)
+            } else {
+                self.publish_hand(&mut hand, room)
+            };
+            match entered {
                 Ok(n) => published += n,
                 Err(failure) => {
                     hand.extend(values);
@@ -209,13 +217,18 @@ impl<T: Send + 'static> Publisher<T> {
     }
 
     #[inline]
-    fn publish_hand(&mut self, hand: &mut Vec<T>, room: Room) -> Result<u64, crate::PublishFailure> {
+    fn publish_hand(&mut self, hand: &mut Vec<T>, room: Room) -> Result<u64, PublishFailure> {
         let core = &*self.topic.core;
         let all = hand.len() as u64;
+        let mut is_late = false;
         while !hand.is_empty() {
             let claim = match core.shared.ring.claim_run(&mut self.lane.limit, hand.len(), true) {
                 Ok(claim) => claim,
-                Err(_) => core.enter_run(&mut self.lane, hand.len(), room)?,
+                Err(_) if is_late => return Err(PublishFailure::Timeout),
+                Err(_) => {
+                    is_late = room.is_over();
+                    core.enter_run(&mut self.lane, hand.len(), room)?
+                }
             };
             let n = claim.len();
             core.complete_run(claim, hand.drain(..n));
@@ -229,7 +242,13 @@ impl<T: Send + 'static> Publisher<T> {
         while let Some(value) = values.next() {
             let meta = self.meta();
             let core = &*self.topic.core;
-            match core.enter_run(&mut self.lane, 1, room) {
+            let is_late = published > 0 && published % HAND as u64 == 0 && room.is_over();
+            let claim = if is_late {
+                Err(PublishFailure::Timeout)
+            } else {
+                core.enter_run(&mut self.lane, 1, room)
+            };
+            match claim {
                 Ok(claim) => core.complete(claim, value, meta),
                 Err(failure) => return Err(failure.with(std::iter::once(value).chain(values).collect())),
             };

@@ -266,6 +266,8 @@ impl<T: Send + 'static> SeatRef<'_, T> {
 pub(crate) struct Waiting {
     /// The place, and whether it is among those that wait for credit.
     key: Option<(Key, bool)>,
+    /// Whether it was woken since it last took something: what for may be left to others if it goes away.
+    was_woken: bool,
 }
 
 /// How often a poll looks again for something that comes by itself before it lets other tasks run.
@@ -330,6 +332,7 @@ impl Waiting {
             Some((key, _)) if event.poll(key, context.waker()) => {
                 event.finish(key);
                 self.key = None;
+                self.was_woken = true;
                 false
             }
             Some(_) => true,
@@ -345,6 +348,7 @@ impl Waiting {
         if let Some((key, for_credit)) = self.key.take() {
             state.event_of(for_credit).finish(key);
         }
+        self.was_woken = false;
     }
 
     /// The task goes away: a wake-up meant for it goes to somebody else.
@@ -353,10 +357,23 @@ impl Waiting {
         if let Some((key, for_credit)) = self.key.take() {
             state.event_of(for_credit).cancel(key);
         }
+        if self.was_woken {
+            self.was_woken = false;
+            state.pass_message_on();
+            state.pass_credit_on();
+        }
     }
 }
 
 impl<T> SubscriptionState<T> {
+    /// A receiver goes away that has been woken, perhaps for what is there.
+    #[cold]
+    fn pass_message_on(&self) {
+        if self.event.has_sleepers() && self.has_something() {
+            self.event.notify();
+        }
+    }
+
     /// Where a receiver waits that found this.
     fn event_for(&self, blocked: Blocked) -> &Event {
         self.event_of(blocked == Blocked::InFlightFull)

@@ -110,7 +110,7 @@ pub fn select(any: &[&dyn Ready], deadline: Option<Instant>) -> Option<usize> {
     if any.is_empty() {
         return None;
     }
-    let mut turn = TURN.fetch_add(1, Relaxed);
+    let mut turn = next_turn();
     let mut spin = Spin::new();
     loop {
         if let Some(ready) = first_ready(any, turn) {
@@ -127,8 +127,12 @@ pub fn select(any: &[&dyn Ready], deadline: Option<Instant>) -> Option<usize> {
     }
 }
 
-/// Where the next look begins, so that no subscription is always first. Relaxed: any value will do.
-static TURN: plain::AtomicUsize = plain::AtomicUsize::new(0);
+/// Where the next look begins, so that no subscription is always first. A model does the same each time.
+fn next_turn() -> usize {
+    static TURN: plain::AtomicUsize = plain::AtomicUsize::new(0);
+    // Relaxed: any value will do.
+    if cfg!(ringmq_loom) { 0 } else { TURN.fetch_add(1, Relaxed) }
+}
 
 fn first_ready(any: &[&dyn Ready], turn: usize) -> Option<usize> {
     let n = any.len();
@@ -138,6 +142,9 @@ fn first_ready(any: &[&dyn Ready], turn: usize) -> Option<usize> {
 fn sleep(any: &[&dyn Ready], deadline: Option<Instant>) {
     let registrations: Vec<_> = any.iter().map(|ready| ready.listen()).collect();
     let mut look = any.iter().any(|ready| ready.recheck());
+    if look {
+        crate::wait::pause(1); // it may be in the making by another thread
+    }
     while !look {
         match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             Some(left) if left.is_zero() => break,

@@ -2,6 +2,7 @@
 
 mod ending;
 mod receiving;
+mod selecting;
 mod tasks;
 mod waiting;
 

@@ -71,6 +71,27 @@ fn a_receive_that_is_dropped_passes_its_wake_up_on() {
 }
 
 #[test]
+fn a_receive_that_is_polled_in_vain_and_dropped_passes_its_wake_up_on() {
+    check(|| {
+        let model = Model::queue(1);
+        let subscription = model.subscribe().auto_ack();
+        let (mut dropped, mut stays) = (subscription.subscriber(), subscription.subscriber());
+        let mut future = dropped.recv_async();
+        assert!(poll_once(&mut future).is_pending());
+        let receiving = thread::spawn(move || stays.recv());
+        let mut publisher = model.publisher();
+        let publishing = thread::spawn(move || publisher.publish(7).map(drop));
+        let polled = poll_once(&mut future);
+        drop(future);
+        if polled.is_ready() {
+            model.topic.publish(7).unwrap();
+        }
+        publishing.join().unwrap().unwrap();
+        assert_eq!(receiving.join().unwrap(), Ok(7));
+    });
+}
+
+#[test]
 fn a_publish_that_is_dropped_passes_its_wake_up_on() {
     check(|| {
         let model = Model::queue(1);
