@@ -30,7 +30,7 @@ pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 /// As `check`, with at most so many preemptions, whatever the bound.
-fn check_up_to(most: usize, model: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn check_up_to(most: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(2).min(most));
     builder.max_branches = 50_000;

@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ringmq::testing::ManualClock;
-use ringmq::{Backoff, Broker, Error, PublishError, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
+use ringmq::{Backoff, Broker, Error, Outcome, PublishError, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
 use support::{A_MOMENT, PATIENCE, broker, topic, until, work_queue};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -269,6 +271,28 @@ fn dropping_the_broker_leaves_its_topics_to_those_who_hold_them() {
     drop(broker);
     topic.publish(1).unwrap();
     assert_eq!(*sub.recv().unwrap(), 1);
+}
+
+#[test]
+fn what_dies_while_a_broker_closes_reaches_the_handler_of_dead_letters() {
+    let broker = support::broker();
+    let topic = broker.topic::<u64>("numbers").unwrap();
+    let sub = topic.subscribe_with(SubscribeOptions::new("s").max_failures(2)).unwrap();
+    let dead = broker.topic::<u64>("$dead.numbers.s").unwrap();
+    let buried = Arc::new(AtomicU64::new(0));
+    let burying = {
+        let buried = buried.clone();
+        dead.subscribe("undertaker").unwrap().run(1, move |_| {
+            buried.fetch_add(1, Relaxed);
+        })
+    };
+    topic.publish_batch(0..20).unwrap();
+    // Parked in back-off, or not received yet: what is left fails for the last time while the broker closes.
+    let failing = sub.run(2, |_| Outcome::Failed("always".into()));
+    let report = broker.close(PATIENCE);
+    failing.join();
+    burying.join();
+    assert_eq!((buried.load(Relaxed), report.dead_letters, report.unsettled), (20, 0, 0));
 }
 
 #[test]

@@ -258,6 +258,8 @@ fn a_dead_letter_topic_gets_what_was_stored_and_what_comes() {
     assert_eq!((said("dead-offset"), said("dead-error")), (Some("0"), Some("why")));
     assert_eq!((said("dead-attempts"), said("dead-failures")), (Some("2"), Some("2")));
     assert_eq!(said("dead-reason"), Some("failed too often"));
+    let at = |name| said(name).unwrap().parse::<u64>().unwrap();
+    assert!(0 < at("dead-first-failed") && at("dead-first-failed") <= at("dead-last-failed"));
     let second = undertaker.recv().unwrap();
     assert_eq!((*second, second.headers().find("dead-reason")), (2, Some("rejected: no good")));
     assert_eq!(sub.stats().dead_lettered, 2);
@@ -299,10 +301,13 @@ fn a_full_store_does_not_keep_letters_from_their_topic() {
     sub.recv().unwrap().reject("to the topic").unwrap();
     sub.recv().unwrap().reject("to the store").unwrap();
     undertaker.recv().unwrap().ack().unwrap();
-    sub.recv().unwrap().reject("to the topic").unwrap();
+    sub.recv()
+        .unwrap()
+        .reject("to the store, which the one before leaves for the topic")
+        .unwrap();
     assert_eq!(
         (*undertaker.recv().unwrap(), sub.dead_letters().len(), sub.stats().parked),
-        (2, 1, 0)
+        (1, 1, 0)
     );
 }
 
@@ -366,4 +371,50 @@ fn dead_letters_outlive_the_close_of_their_topic_and_can_be_redriven_until_then(
     assert_eq!(sub.dead_letters().redrive(|_| true), 1);
     sub.recv().unwrap().ack().unwrap();
     assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+}
+
+#[test]
+fn letters_that_found_their_topic_full_follow_with_the_next_one_oldest_first() {
+    let broker = broker();
+    let (topic, sub) = numbers(&broker);
+    topic.publish_batch(0..6).unwrap();
+    let options = TopicOptions::<u64>::new().capacity(2);
+    let undertaker = broker
+        .topic_with("$dead.numbers.s", options)
+        .unwrap()
+        .subscribe("undertaker")
+        .unwrap();
+    for _ in 0..5 {
+        sub.recv().unwrap().reject("no").unwrap();
+    }
+    let take = || undertaker.recv().unwrap().into_inner().unwrap();
+    assert_eq!((take(), take()), (0, 1));
+    assert_eq!(sub.dead_letters().len(), 3);
+    sub.recv().unwrap().reject("no").unwrap();
+    assert_eq!((take(), take()), (2, 3));
+    let left: Vec<_> = sub.dead_letters().list().unwrap().iter().map(|letter| letter.payload).collect();
+    assert_eq!(left, [4, 5]);
+}
+
+#[test]
+fn letters_count_as_stored_while_somebody_looks_through_them() {
+    let broker = broker();
+    let topic = broker.topic::<u64>("numbers").unwrap();
+    let sub = topic.subscribe_with(at_once("s").dead_letters_max(2)).unwrap();
+    topic.publish_batch(0..3).unwrap();
+    for _ in 0..2 {
+        sub.recv().unwrap().reject("no").unwrap();
+    }
+    let mut counts = Vec::new();
+    sub.dead_letters().redrive(|_| {
+        counts.push(sub.dead_letters().len());
+        // No room is made by looking: this one stays parked.
+        if let Ok(third) = sub.try_recv() {
+            third.reject("no").unwrap();
+        }
+        false
+    });
+    assert_eq!((counts, sub.dead_letters().len(), sub.stats().parked), (vec![2, 2], 2, 1));
+    assert_eq!(sub.dead_letters().purge(), 2);
+    assert_eq!((sub.dead_letters().len(), sub.stats().parked), (1, 0));
 }

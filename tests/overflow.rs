@@ -412,3 +412,14 @@ fn lag_arithmetic_holds_at_small_capacities_and_large_offsets() {
         }
     }
 }
+
+#[test]
+fn what_a_filter_does_not_want_is_counted_although_a_conflating_subscription_was_moved_past_it() {
+    let topic = topic(4);
+    let options = SubscribeOptions::new("s").overflow(Overflow::Conflate { keys: 3 });
+    let sub = topic.subscribe_with(options.filter(|n| n % 2 == 0)).unwrap();
+    topic.publish_batch(0..100).unwrap();
+    let (got, lost) = drain(&sub);
+    let stats = sub.stats();
+    assert_eq!((stats.filtered, stats.dropped, got.len() as u64 + lost), (50, lost, 50));
+}

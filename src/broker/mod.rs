@@ -326,7 +326,10 @@ impl Broker {
     }
 
     /// Closes everything: publishes fail from here on, subscribers get at most this long to settle what there is, then everything ends and what
-    /// is left is counted. Closing twice does no harm.
+    /// is left is counted. Dead-letter topics end after those whose letters they get. Closing twice does no harm.
+    ///
+    /// It waits on the calling thread: from a task, call it where blocking is allowed, or the subscribers that it waits for may be tasks that
+    /// cannot run meanwhile.
     ///
     /// # Examples
     ///
@@ -346,27 +349,32 @@ impl Broker {
     /// ```
     pub fn close(&self, deadline: Duration) -> CloseReport {
         let until = Instant::now().checked_add(deadline);
-        let topics: Vec<_> = {
+        // What dies while a topic ends is for its dead-letter topic, so that ends after it.
+        let mut rounds: BTreeMap<usize, Vec<Arc<dyn AnyTopic>>> = BTreeMap::new();
+        {
             let mut topics = self.inner.topics.lock();
             topics.closed = true;
-            topics.by_name.values().cloned().collect()
-        };
-        for topic in &topics {
-            topic.close();
+            for (name, topic) in &topics.by_name {
+                rounds.entry(name.matches("$dead.").count()).or_default().push(topic.clone());
+            }
         }
-        let unsettled = |topics: &[Arc<dyn AnyTopic>]| {
-            topics
-                .iter()
-                .any(|t| t.stats().subscriptions.iter().any(|s| s.lag > 0 && s.handles > 0))
-        };
-        while unsettled(&topics) && until.is_none_or(|until| Instant::now() < until) {
-            std::thread::park_timeout(Duration::from_micros(200));
+        for topics in rounds.values() {
+            topics.iter().for_each(|topic| topic.close());
+            while topics.iter().any(is_unsettled) && until.is_none_or(|until| Instant::now() < until) {
+                std::thread::park_timeout(Duration::from_micros(200));
+            }
         }
+        let topics: Vec<_> = rounds.into_values().flatten().collect();
         let dead_letters = topics.iter().flat_map(|t| t.stats().subscriptions).map(|s| s.dead_letters).sum();
         let unsettled = topics.iter().map(|topic| topic.end()).sum();
         self.inner.topics.lock().by_name.clear();
         CloseReport { unsettled, dead_letters }
     }
+}
+
+/// Whether somebody can still settle what there is.
+fn is_unsettled(topic: &Arc<dyn AnyTopic>) -> bool {
+    topic.stats().subscriptions.iter().any(|s| s.lag > 0 && s.handles > 0)
 }
 
 fn downcast<T: Send + 'static>(name: &str, topic: Arc<dyn AnyTopic>) -> Result<Arc<TopicCore<T>>> {

@@ -89,6 +89,8 @@ pub struct DeadLetter<T> {
 /// A bounded store of dead letters, oldest first.
 pub(crate) struct Letters<L> {
     letters: VecDeque<L>,
+    /// How many are lent: they count as stored.
+    lent: usize,
     most: usize,
 }
 
@@ -96,28 +98,46 @@ impl<L> Letters<L> {
     pub(crate) const fn new(most: usize) -> Self {
         Self {
             letters: VecDeque::new(),
+            lent: 0,
             most,
         }
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.letters.len() >= self.most
+        self.len() >= self.most
     }
 
     pub(crate) fn push(&mut self, letter: L) {
         self.letters.push_back(letter);
     }
 
+    /// The oldest, if none is lent: those may be older.
+    pub(crate) fn pop(&mut self) -> Option<L> {
+        if self.lent > 0 { None } else { self.letters.pop_front() }
+    }
+
+    /// Puts the oldest back.
+    pub(crate) fn unpop(&mut self, letter: L) {
+        self.letters.push_front(letter);
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.letters.len()
+        self.letters.len() + self.lent
     }
 
     pub(crate) fn take_all(&mut self) -> VecDeque<L> {
         std::mem::take(&mut self.letters)
     }
 
-    /// Puts letters back in front of those that came meanwhile.
-    pub(crate) fn put_back(&mut self, mut letters: VecDeque<L>) {
+    /// Takes all out for a look, until they are put back.
+    pub(crate) fn lend_all(&mut self) -> VecDeque<L> {
+        self.lent += self.letters.len();
+        self.take_all()
+    }
+
+    /// Puts what is left of so many that were lent in front of those that came meanwhile.
+    pub(crate) fn put_back(&mut self, mut letters: VecDeque<L>, lent: usize) {
+        self.lent -= lent;
         letters.append(&mut self.letters);
         self.letters = letters;
     }

@@ -19,6 +19,8 @@ pub(crate) struct SideStoreOf<T> {
 pub(crate) struct Kept<T> {
     pub(crate) messages: Conflated<(T, MetaRef)>,
     pub(crate) lost: LagLog,
+    /// How many the filter did not want.
+    pub(crate) filtered: u64,
 }
 
 impl<T> Kept<T> {
@@ -36,6 +38,7 @@ impl<T> SideStoreOf<T> {
             kept: Mutex::new(Kept {
                 messages: Conflated::new(keys),
                 lost: LagLog::default(),
+                filtered: 0,
             }),
         }
     }
@@ -53,6 +56,7 @@ impl<T: Send> SideStore<T, Arc<Meta>> for Arc<SideStoreOf<T>> {
         for p in range.from..range.to {
             read(p, &mut |value, meta| match self.reduce(&mut kept, p, value, meta) {
                 Reduced::Nothing => {}
+                Reduced::Unwanted => kept.filtered += 1,
                 Reduced::Lost(at) => kept.lost.add(at, at + 1),
                 Reduced::Replaced(at, old) => {
                     kept.lost.add(at, at + 1);
@@ -65,6 +69,7 @@ impl<T: Send> SideStore<T, Arc<Meta>> for Arc<SideStoreOf<T>> {
 
 enum Reduced<T> {
     Nothing,
+    Unwanted,
     Lost(u64),
     Replaced(u64, (T, MetaRef)),
 }
@@ -73,7 +78,7 @@ impl<T> SideStoreOf<T> {
     fn reduce(&self, kept: &mut Kept<T>, p: u64, value: &T, meta: Option<&Arc<Meta>>) -> Reduced<T> {
         // No panic of the user's code may stop the scan: in the filter it counts as a match, in the clone the message is lost.
         if !catch_unwind(AssertUnwindSafe(|| (self.wanted)(value))).unwrap_or(true) {
-            return Reduced::Nothing;
+            return Reduced::Unwanted;
         }
         let Ok(value) = catch_unwind(AssertUnwindSafe(|| (self.clone)(value))) else {
             return Reduced::Lost(p);

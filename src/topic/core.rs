@@ -397,6 +397,8 @@ fn with_history<T>(letter: &crate::DeadLetter<T>, meta: &MetaRef) -> MetaRef {
     add("dead-reason", letter.reason.to_string());
     add("dead-attempts", letter.attempts.to_string());
     add("dead-failures", letter.failures.to_string());
+    add("dead-first-failed", letter.first_failed.as_nanos().to_string());
+    add("dead-last-failed", letter.last_failed.as_nanos().to_string());
     if let Some(error) = &letter.error {
         add("dead-error", error.clone());
     }

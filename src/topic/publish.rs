@@ -113,8 +113,8 @@ pub enum PublishError<T> {
     Closed(T),
     /// There was no room until the deadline.
     Timeout(T),
-    /// It would wait for ever: the subscription without room is that of the handler which is publishing, on its own call stack. Use
-    /// `try_publish`, another topic, or a larger capacity.
+    /// It might wait for ever: the subscription without room is that of the handler which is publishing, on its own call stack. Other handlers of it
+    /// may be at work, but if each of them published, none would receive. Use `try_publish`, another topic, or a larger capacity.
     WouldDeadlock(T),
     /// It would wait for ever: the subscription without room has no handle left that could receive. Keep a handle, unsubscribe it, or give
     /// it another overflow rule.
@@ -196,11 +196,15 @@ impl PublishFailure {
 impl fmt::Display for PublishFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => f.write_str("a subscription has no room: receive from it, wait with publish(), or choose another overflow rule"),
+            Self::Full => f.write_str(
+                "a subscription has no room: receive from it, give it a larger capacity, or choose another overflow rule than Fail",
+            ),
             Self::Closed => f.write_str("the topic is closed: it accepts nothing any more"),
-            Self::Timeout => f.write_str("a subscription had no room until the deadline: Topic::stats().blocked_by names it"),
+            Self::Timeout => {
+                f.write_str("a subscription had no room until the deadline: while somebody waits, Topic::stats().blocked_by names it")
+            }
             Self::WouldDeadlock => f.write_str(
-                "a handler publishes to the full topic that it alone empties: use try_publish, another topic, or a larger capacity",
+                "a handler publishes to the full topic that it is to empty: use try_publish, another topic, or a larger capacity",
             ),
             Self::Abandoned(name) => write!(
                 f,

@@ -70,7 +70,9 @@ impl fmt::Display for RecvError {
         match self {
             Self::Closed => f.write_str("the subscription is closed: nothing will come any more"),
             Self::Lagged(lagged) => lagged.fmt(f),
-            Self::Timeout => f.write_str("no message came until the deadline"),
+            Self::Timeout => {
+                f.write_str("no message could be taken until the deadline: none came, or as many are in flight as the subscription allows")
+            }
         }
     }
 }

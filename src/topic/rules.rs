@@ -133,8 +133,9 @@ impl<T> SubscribeOptions<T> {
         self
     }
 
-    /// Only messages for which this says yes. The subscriber runs it while receiving; what it does not want is neither backlog nor in
-    /// flight. If it panics, the message counts as wanted. Default: all.
+    /// Only messages for which this says yes. The subscriber runs it while receiving: until then a message counts as pending and takes its place,
+    /// whether it will be wanted or not; afterwards, what is not wanted is neither backlog nor in flight. If it panics, the message counts as wanted.
+    /// Whoever opens an existing subscription with another filter gets that subscription's own: filters cannot be compared. Default: all.
     ///
     /// # Examples
     ///

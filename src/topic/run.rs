@@ -183,7 +183,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 impl<T: Send + 'static> Subscription<T> {
     /// Starts `threads` threads (at least one) that receive and call `handle`. Its return value is the verdict: `()` or `Ok` acks, an error or a
-    /// panic counts as a failure and its text goes into the message's history, an [`Outcome`] says it in full.
+    /// panic counts as a failure and its text goes into the message's history, an [`Outcome`] says it in full. A handler is not told of losses
+    /// (`DropOldest`, `Conflate`): [`stats`](Self::stats) counts them, and [`Event::Lagged`](crate::Event::Lagged) tells them.
     ///
     /// # Panics
     ///
@@ -250,14 +251,16 @@ impl<T: Send + 'static> Subscription<T> {
     }
 
     /// Receives and calls `handle`, with up to `concurrency` messages (at least one) in hand at a time, until the subscription is closed. All of
-    /// it runs inside the returned future, so it needs no particular executor; spawn it several times to use several threads.
+    /// it runs inside the returned future, so it needs no particular executor; spawn it several times to use several threads. As with
+    /// [`run`](Self::run), the handler is not told of losses.
     ///
     /// The handler's future may keep the delivery as long as it runs. A clone of it that outlives the future keeps the message in flight, and
     /// is a nack when it is dropped, whatever the future returned.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the handlers' futures; their messages are delivered again.
+    /// Dropping the future drops the handlers' futures; each of their messages is nacked by that, which counts as a failure, and delivered again. To
+    /// stop without that, close the topic and await the future.
     ///
     /// # Errors
     ///

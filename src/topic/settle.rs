@@ -11,7 +11,7 @@ use crate::offset::Offset;
 use crate::sync::{Arc, Ordering::*, Weak};
 use crate::time::Timestamp;
 use crate::topic::shared::LostOnUnwind;
-use crate::topic::state::{Beside, Held, StoredLetter, SubscriptionState};
+use crate::topic::state::{Beside, Forward, Held, StoredLetter, SubscriptionState};
 use crate::user_code::{clear_contained, drop_contained};
 use crate::wait::Fire;
 
@@ -106,8 +106,8 @@ impl<T: Send + 'static> SubscriptionState<T> {
         let (offset, reason) = (letter.letter.offset, letter.letter.reason.clone());
         let forward = self.beside.lock().forward.clone();
         let left = match forward {
-            Some(forward) => forward.forward(letter),
-            None => Some(letter),
+            Some(forward) if self.forward_stored(&*forward) => forward.forward(letter),
+            _ => Some(letter),
         };
         let is_full = left.is_some_and(|letter| {
             self.change(|beside| {
@@ -160,6 +160,17 @@ impl<T: Send + 'static> SubscriptionState<T> {
             last_failed: history.last_failed,
         };
         StoredLetter { letter, meta }
+    }
+
+    /// Sends on what the dead-letter topic had no room for before, oldest first; whether nothing is left of it.
+    fn forward_stored(&self, forward: &dyn Forward<T>) -> bool {
+        while let Some(stored) = self.change(|beside| beside.letters.pop()) {
+            if let Some(stored) = forward.forward(stored) {
+                self.change(|beside| beside.letters.unpop(stored));
+                return false;
+            }
+        }
+        true
     }
 
     /// Moves what found the dead-letter store full into it, now that there is room.
@@ -282,8 +293,12 @@ impl<T> Beside<T> {
 
 /// A handle on a subscription's dead letters.
 ///
-/// Letters are kept until they are redriven or purged. While the topic `$dead.<topic>.<subscription>` is open and has a subscription,
-/// new letters go there instead, with their history in headers.
+/// Letters are kept until they are redriven or purged. While the topic `$dead.<topic>.<subscription>` is open and has a subscription, they go there
+/// instead, with their history in headers: `dead-topic`, `dead-subscription`, `dead-offset`, `dead-reason`, `dead-attempts`, `dead-failures`,
+/// `dead-first-failed` and `dead-last-failed` (nanoseconds since 1970), and `dead-error` if there was one. Those that found it full follow with the
+/// next letter.
+///
+/// What one call lists or redrives is out of reach of other calls until it is done; it counts all the while.
 ///
 /// # Examples
 ///
@@ -384,14 +399,17 @@ struct PutBack<'s, T> {
     /// Looked at, and to stay; in front of the others.
     left: VecDeque<StoredLetter<T>>,
     letters: VecDeque<StoredLetter<T>>,
+    /// How many there were.
+    lent: usize,
 }
 
 impl<'s, T> PutBack<'s, T> {
     fn take(state: &'s SubscriptionState<T>) -> Self {
-        let letters = state.beside.lock().letters.take_all();
+        let letters = state.beside.lock().letters.lend_all();
         Self {
             state,
             left: VecDeque::new(),
+            lent: letters.len(),
             letters,
         }
     }
@@ -401,7 +419,7 @@ impl<T> Drop for PutBack<'_, T> {
     fn drop(&mut self) {
         let mut letters = std::mem::take(&mut self.left);
         letters.append(&mut self.letters);
-        self.state.beside.lock().letters.put_back(letters);
+        self.state.beside.lock().letters.put_back(letters, self.lent);
     }
 }
 

@@ -123,9 +123,9 @@ impl<T: Send + 'static> TopicCore<T> {
         let end = self.shared.ring.end();
         // In this order, and the credit under the lock, so that a message on its way from one of these to the next is seen at least once.
         let fresh = end.saturating_sub(state.position());
-        let (kept, lost_keys) = state.side_store.as_ref().map_or((0, 0), |store| {
+        let (kept, lost_keys, unwanted) = state.side_store.as_ref().map_or((0, 0, 0), |store| {
             let kept = store.kept.lock();
-            (kept.messages.len(), kept.lost.total())
+            (kept.messages.len(), kept.lost.total(), kept.filtered)
         });
         let beside = state.beside.lock();
         let in_flight = state.credit.out();
@@ -145,7 +145,7 @@ impl<T: Send + 'static> TopicCore<T> {
             failures: state.counters.failures.load(Relaxed),
             redelivered: state.counters.redelivered.load(Relaxed),
             dropped: state.counters.lost.load(Relaxed) + untold,
-            filtered: state.counters.filtered.load(Relaxed),
+            filtered: state.counters.filtered.load(Relaxed) + unwanted,
             dead_lettered: state.counters.dead_lettered.load(Relaxed),
             dead_letters: beside.letters.len() as u64,
             handles: state.handles.load(Relaxed),

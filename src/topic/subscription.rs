@@ -112,7 +112,8 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
         self.seats.state()
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message; while as many are in flight as [`max_in_flight`](crate::SubscribeOptions::max_in_flight) allows, for one of them to
+    /// be settled.
     ///
     /// # Errors
     ///

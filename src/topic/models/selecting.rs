@@ -1,6 +1,6 @@
 //! Waiting for several subscriptions at once.
 
-use crate::models::check;
+use crate::models::{check, check_up_to};
 use crate::select;
 use crate::sync::thread;
 use crate::topic::models::Model;
@@ -32,7 +32,7 @@ fn whoever_selects_is_woken_by_the_end_of_any() {
 
 #[test]
 fn whoever_selects_leaves_to_others_what_it_was_woken_for_and_does_not_take() {
-    check(|| {
+    check_up_to(1, || {
         let (taken, left) = (Model::queue(1), Model::queue(1));
         let (mine, others) = (taken.subscribe(), left.subscribe());
         let mut other = others.auto_ack().subscriber();
