@@ -170,6 +170,7 @@ impl ModelSub {
         for p in from..to {
             let (value, key) = messages[p as usize];
             if !self.wants(value) {
+                self.filtered += 1;
                 continue;
             }
             let of_key = self.kept.iter().find(|(_, (k, _))| *k == key).map(|(p, _)| *p);

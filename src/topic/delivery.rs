@@ -332,7 +332,10 @@ impl<T: Send + 'static> Delivery<T> {
         let Out { credit, mut held } = out;
         let mut unwanted = None;
         if in_time {
-            held.history().lease = None;
+            let history = held.history();
+            history.lease = None;
+            // It was not to be delivered any more. The next time counts in its place.
+            history.attempts = history.attempts.saturating_sub(1);
             unwanted = state.change(|beside| {
                 if beside.ended {
                     return Some(held);
@@ -381,7 +384,7 @@ impl<T: Send + 'static> Delivery<T> {
         Offset::new(self.out().held.offset)
     }
 
-    /// How often the message was delivered, this time included. Deliveries that a drain or close took back count too; only
+    /// How often the message was delivered, this time included. Deliveries that a drain took back do not count; only
     /// [`failures`](Self::failures) lead to the dead letters.
     #[must_use]
     pub fn attempt(&self) -> u32 {

@@ -9,7 +9,7 @@ use futures_sink::Sink;
 
 use crate::error::Result;
 use crate::message::MetaRef;
-use crate::topic::handle::{Topic, complete_meta};
+use crate::topic::handle::{Message, Topic, complete_meta};
 use crate::topic::publish::{Lane, PublishError, PublishFailure, Receipt, Room};
 use crate::topic::publish_batch::{HAND, PublishBatch};
 use crate::topic::publish_future::{Entering, LaneRef, PublishFuture};
@@ -135,6 +135,23 @@ impl<T: Send + 'static> Publisher<T> {
     pub fn publish_async(&mut self, value: T) -> PublishFuture<'_, T> {
         let meta = self.meta();
         PublishFuture::new(&self.topic.core, LaneRef::Own(&mut self.lane), value, meta)
+    }
+
+    /// As [`Topic::message`]: with a key or headers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
+    /// # let sub = topic.subscribe("s")?;
+    /// topic.publisher().message(7).key("seven").publish()?;
+    /// assert_eq!(sub.recv()?.key(), Some(&b"seven"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn message(&mut self, value: T) -> Message<'_, T> {
+        self.topic.message(value)
     }
 
     /// As [`Topic::publish_batch`].
