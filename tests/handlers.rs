@@ -4,10 +4,10 @@
 
 mod support;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -392,4 +392,41 @@ fn a_handler_may_use_its_broker_while_it_is_closed() {
     assert_eq!(broker.close(PATIENCE).unsettled, 0);
     running.join();
     assert!(refused.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_wake_up_of_one_handler_polls_that_one_alone() {
+    let topic = topic(128);
+    let sub = topic.subscribe("s").unwrap();
+    let wakers: Arc<Mutex<Vec<Waker>>> = Arc::default();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let mut running = Box::pin(sub.run_async(100, {
+        let (wakers, polls) = (wakers.clone(), polls.clone());
+        move |_| {
+            let (wakers, polls) = (wakers.clone(), polls.clone());
+            let mut was_polled = false;
+            poll_fn(move |context| {
+                polls.fetch_add(1, Ordering::SeqCst);
+                if std::mem::replace(&mut was_polled, true) {
+                    return Poll::Ready(());
+                }
+                wakers.lock().unwrap().push(context.waker().clone());
+                Poll::Pending
+            })
+        }
+    }));
+    topic.publish_batch(0..100).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(running.as_mut().poll(&mut context).is_pending());
+    assert_eq!((polls.load(Ordering::SeqCst), sub.stats().in_flight), (100, 100));
+    for (woken, waker) in (1..).zip(wakers.lock().unwrap().drain(..)) {
+        waker.wake();
+        assert!(running.as_mut().poll(&mut context).is_pending());
+        assert_eq!(
+            (polls.load(Ordering::SeqCst), sub.stats().in_flight),
+            (100 + woken, 100 - woken as u64)
+        );
+    }
+    topic.close();
+    assert!(running.as_mut().poll(&mut context).is_ready());
 }

@@ -12,13 +12,18 @@ export RUSTFLAGS='--cfg ringmq_loom -Awarnings'
 only=${1:-}
 
 mutate() { # mutate WHAT PERL-SUBSTITUTION, in $file
-    local binary failed bound
+    local binary failed bound status said=$copy/said
     [[ $file == *"$only"* ]] || return 0
     break_rule "$file" "$2" "$1" || return 0
     binary=$(cd "$copy/tree" && cargo test --locked --release --lib --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
     for bound in 1 2; do
-        failed=$({ LOOM_MAX_PREEMPTIONS=$bound timeout 120 "$binary" ring::models 2>&1 || true; } |
-            sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p; s/^thread .\(.*::models::[^ ]*\). .*panicked at.*/\1/p' | head -n 1)
+        status=0
+        LOOM_MAX_PREEMPTIONS=$bound timeout 120 "$binary" ring::models >"$said" 2>&1 || status=$?
+        failed=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p; s/^thread .\(.*::models::[^ ]*\). .*panicked at.*/\1/p' "$said" | head -n 1)
+        # A value that is dropped twice may end the process before any model says so.
+        if [ -z "$failed" ] && [ "$status" -gt 128 ]; then
+            failed="the end of the process by signal $((status - 128))"
+        fi
         if [ -n "$failed" ]; then
             echo "caught   $1 by $failed"
             return

@@ -18,6 +18,7 @@ mod conflation;
 mod core;
 mod delivery;
 mod handle;
+mod hands;
 mod mode;
 #[cfg(all(test, ringmq_loom))]
 mod models;

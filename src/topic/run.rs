@@ -2,8 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use crate::delivery::outcome::{IntoOutcome, Outcome};
 use crate::error::Result;
 use crate::sync::{Arc, AtomicUsize, Ordering::*};
 use crate::topic::delivery::Delivery;
+use crate::topic::hands::Hands;
 use crate::topic::mode::Explicit;
 use crate::topic::publish::Handling;
 use crate::topic::receive::{RecvError, Until};
@@ -275,25 +275,14 @@ impl<T: Send + 'static> Subscription<T> {
         let most = concurrency.max(1);
         async move {
             let state = subscription.state().clone();
-            let mut handlers: Vec<Handler<T, Fut>> = Vec::new();
+            let mut hands = Hands::new(&state, most);
             loop {
                 let received = {
                     let mut recv = pin!(subscription.recv_async());
-                    poll_fn(|context| poll_all(&state, &mut handlers, most, context, recv.as_mut())).await
+                    poll_fn(|context| hands.poll(context, recv.as_mut())).await
                 };
                 match received {
-                    Some(Ok(delivery)) => {
-                        let delivery = Arc::new(delivery);
-                        let shared = delivery.clone();
-                        let future = {
-                            let _handling = Handling::enter(state.id);
-                            catch_unwind(AssertUnwindSafe(|| Box::pin(handle(shared))))
-                        };
-                        match future {
-                            Ok(future) => handlers.push(Handler { delivery, future }),
-                            Err(panic) => settle_shared(delivery, failed_by(panic)),
-                        }
-                    }
+                    Some(Ok(delivery)) => hands.take(delivery, &handle),
                     Some(Err(RecvError::Closed)) => return Ok(()),
                     Some(Err(_)) | None => {}
                 }
@@ -315,81 +304,17 @@ fn handle_one<T: Send + 'static, O: IntoOutcome>(
 }
 
 /// Settles. A verdict that came too late needs nothing: the message is on its way again. Nor does a payload that panics when it is dropped.
-fn settle<T: Send + 'static>(delivery: Delivery<T>, outcome: Outcome) {
+pub(crate) fn settle<T: Send + 'static>(delivery: Delivery<T>, outcome: Outcome) {
     contained(|| {
         let _ = delivery.settle(outcome);
     });
 }
 
-/// Settles what a handler's future may have kept a clone of. If somebody still has one, the message is settled when that one is dropped: as a
-/// nack.
-fn settle_shared<T: Send + 'static>(delivery: Arc<Delivery<T>>, outcome: Outcome) {
-    if let Ok(delivery) = Arc::try_unwrap(delivery) {
-        settle(delivery, outcome);
-    }
-}
-
 /// What a handler's panic says about the message.
-fn failed_by(panic: Box<dyn std::any::Any + Send>) -> Outcome {
+pub(crate) fn failed_by(panic: Box<dyn std::any::Any + Send>) -> Outcome {
     let text = panic_text(&*panic);
     drop_contained(panic);
     Outcome::Failed(text)
-}
-
-/// One message in hand of `run_async`.
-struct Handler<T: Send + 'static, Fut> {
-    delivery: Arc<Delivery<T>>,
-    future: Pin<Box<Fut>>,
-}
-
-/// Polls the handlers, then, if there is room for one more, the receive. `None`: some handler has finished.
-fn poll_all<T, Fut>(
-    state: &SubscriptionState<T>,
-    handlers: &mut Vec<Handler<T, Fut>>,
-    most: usize,
-    context: &mut Context<'_>,
-    recv: Pin<&mut impl Future<Output = Result<Delivery<T>, RecvError>>>,
-) -> Poll<Option<Result<Delivery<T>, RecvError>>>
-where
-    T: Send + Sync + 'static,
-    Fut: Future<Output: IntoOutcome> + Send,
-{
-    let before = handlers.len();
-    let mut at = 0;
-    while at < handlers.len() {
-        let polled = {
-            let _handling = Handling::enter(state.id);
-            let future = handlers[at].future.as_mut();
-            catch_unwind(AssertUnwindSafe(|| future.poll(context).map(IntoOutcome::into_outcome)))
-        };
-        let outcome = match polled {
-            Ok(Poll::Pending) => {
-                at += 1;
-                continue;
-            }
-            Ok(Poll::Ready(outcome)) => outcome,
-            Err(panic) => failed_by(panic),
-        };
-        // The future may have kept the delivery, so it goes first.
-        let Handler { delivery, future } = handlers.remove(at);
-        drop_contained(future);
-        settle_shared(delivery, outcome);
-    }
-    if handlers.len() < before {
-        return Poll::Ready(None);
-    }
-    if handlers.len() < most {
-        match catch_unwind(AssertUnwindSafe(|| recv.poll(context))) {
-            Ok(polled) => polled.map(Some),
-            Err(panic) => {
-                // A payload that panics when cloned is told as lost; the others are handled.
-                drop_contained(panic);
-                Poll::Ready(None)
-            }
-        }
-    } else {
-        Poll::Pending
-    }
 }
 
 const _: fn() = || {
