@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use crate::RecvError;
-use crate::models::check;
+use crate::models::{check, check_up_to};
 use crate::sync::{Arc, thread};
 use crate::topic::models::{Model, both_kinds};
 
@@ -72,7 +72,7 @@ fn a_receive_that_is_dropped_passes_its_wake_up_on() {
 
 #[test]
 fn a_receive_that_is_polled_in_vain_and_dropped_passes_its_wake_up_on() {
-    check(|| {
+    check_up_to(1, || {
         let model = Model::queue(1);
         let subscription = model.subscribe().auto_ack();
         let (mut dropped, mut stays) = (subscription.subscriber(), subscription.subscriber());
