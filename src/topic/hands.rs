@@ -6,6 +6,8 @@
 //! |---|---|---|
 //! | `Nudge::is_due`, set | Release | what the waker did comes before the poll that it asks for |
 //! | `Nudge::is_due`, taken | AcqRel | the other half |
+//!
+//! No model shows that these are needed: a task that is woken has all of it from its own waker. They are for the poll that comes for another reason.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
