@@ -197,7 +197,7 @@ impl fmt::Display for PublishFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str(
-                "a subscription has no room: receive from it, give it a larger capacity, or choose another overflow rule than Fail",
+                "a subscription has no room: receive from it, wait with publish() unless its rule is Fail, or give it another overflow rule",
             ),
             Self::Closed => f.write_str("the topic is closed: it accepts nothing any more"),
             Self::Timeout => {

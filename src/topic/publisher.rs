@@ -237,15 +237,10 @@ impl<T: Send + 'static> Publisher<T> {
     fn publish_hand(&mut self, hand: &mut Vec<T>, room: Room) -> Result<u64, PublishFailure> {
         let core = &*self.topic.core;
         let all = hand.len() as u64;
-        let mut is_late = false;
         while !hand.is_empty() {
             let claim = match core.shared.ring.claim_run(&mut self.lane.limit, hand.len(), true) {
                 Ok(claim) => claim,
-                Err(_) if is_late => return Err(PublishFailure::Timeout),
-                Err(_) => {
-                    is_late = room.is_over();
-                    core.enter_run(&mut self.lane, hand.len(), room)?
-                }
+                Err(_) => core.enter_run(&mut self.lane, hand.len(), room)?,
             };
             let n = claim.len();
             core.complete_run(claim, hand.drain(..n));
