@@ -329,15 +329,9 @@ impl<T: Send + 'static> TopicCore<T> {
     fn take_stored_letters(&self) {
         let origin = self.dead_letters_of.lock().as_ref().and_then(crate::sync::Weak::upgrade);
         let Some(origin) = origin else { return };
-        let (forward, letters) = origin.change(|beside| (beside.forward.clone(), beside.letters.take_all()));
-        for letter in letters {
-            let left = match &forward {
-                Some(forward) => forward.forward(letter),
-                None => Some(letter),
-            };
-            if let Some(letter) = left {
-                origin.change(|beside| beside.letters.push(letter));
-            }
+        let forward = origin.beside.lock().forward.clone();
+        if let Some(forward) = forward {
+            origin.forward_stored(&*forward);
         }
         origin.retry_undeliverable();
     }

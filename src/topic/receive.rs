@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::delivery::lag::Lagged;
 use crate::sync::{Arc, AtomicUsize, Ordering::*};
@@ -115,6 +115,18 @@ impl Until<'_> {
         deadline: None,
         stop: None,
     };
+
+    pub(crate) fn moment(deadline: Instant) -> Self {
+        Until {
+            deadline: Some(deadline),
+            stop: None,
+        }
+    }
+
+    /// That long from now; for ever, if no clock goes that far.
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Instant::now().checked_add(timeout).map_or(Self::FOREVER, Self::moment)
+    }
 
     fn is_past(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())

@@ -163,7 +163,7 @@ impl<T: Send + 'static> SubscriptionState<T> {
     }
 
     /// Sends on what the dead-letter topic had no room for before, oldest first; whether nothing is left of it.
-    fn forward_stored(&self, forward: &dyn Forward<T>) -> bool {
+    pub(crate) fn forward_stored(&self, forward: &dyn Forward<T>) -> bool {
         while let Some(stored) = self.change(|beside| beside.letters.pop()) {
             if let Some(stored) = forward.forward(stored) {
                 self.change(|beside| beside.letters.unpop(stored));

@@ -90,10 +90,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     ///
     /// As there.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<M::Item<T>, RecvError> {
-        self.recv_until(Until {
-            deadline: Instant::now().checked_add(timeout),
-            stop: None,
-        })
+        self.recv_until(Until::after(timeout))
     }
 
     /// As [`Subscription::recv_deadline`].
@@ -102,10 +99,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     ///
     /// As there.
     pub fn recv_deadline(&mut self, deadline: Instant) -> Result<M::Item<T>, RecvError> {
-        self.recv_until(Until {
-            deadline: Some(deadline),
-            stop: None,
-        })
+        self.recv_until(Until::moment(deadline))
     }
 
     /// As [`Subscription::recv_async`]; cancel safe.
@@ -159,11 +153,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     ///
     /// As there.
     pub fn recv_batch_timeout(&mut self, out: &mut Vec<M::Item<T>>, max: usize, timeout: Duration) -> Result<usize, RecvError> {
-        let until = Until {
-            deadline: Instant::now().checked_add(timeout),
-            stop: None,
-        };
-        self.seat.recv(until, |seat| seat.try_run::<M>(max, out))
+        self.seat.recv(Until::after(timeout), |seat| seat.try_run::<M>(max, out))
     }
 
     /// As [`Subscription::recv_batch_deadline`].
@@ -172,11 +162,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     ///
     /// As there.
     pub fn recv_batch_deadline(&mut self, out: &mut Vec<M::Item<T>>, max: usize, deadline: Instant) -> Result<usize, RecvError> {
-        let until = Until {
-            deadline: Some(deadline),
-            stop: None,
-        };
-        self.seat.recv(until, |seat| seat.try_run::<M>(max, out))
+        self.seat.recv(Until::moment(deadline), |seat| seat.try_run::<M>(max, out))
     }
 
     /// As [`Subscription::recv_batch_async`]; cancel safe.

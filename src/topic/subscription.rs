@@ -181,11 +181,7 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # }
     /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<M::Item<T>, RecvError> {
-        let until = Until {
-            deadline: Instant::now().checked_add(timeout),
-            stop: None,
-        };
-        self.seats.with(|seat| seat.recv(until, Seat::next::<M>))
+        self.seats.with(|seat| seat.recv(Until::after(timeout), Seat::next::<M>))
     }
 
     /// Waits for the next message until this moment. One that is there already is taken even if the deadline is past.
@@ -210,11 +206,7 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # }
     /// ```
     pub fn recv_deadline(&self, deadline: Instant) -> Result<M::Item<T>, RecvError> {
-        let until = Until {
-            deadline: Some(deadline),
-            stop: None,
-        };
-        self.seats.with(|seat| seat.recv(until, Seat::next::<M>))
+        self.seats.with(|seat| seat.recv(Until::moment(deadline), Seat::next::<M>))
     }
 
     /// Waits for the next message, as a future. It works on any executor.
@@ -287,11 +279,8 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     ///
     /// As [`recv_timeout`](Self::recv_timeout).
     pub fn recv_batch_timeout(&self, out: &mut Vec<M::Item<T>>, max: usize, timeout: Duration) -> Result<usize, RecvError> {
-        let until = Until {
-            deadline: Instant::now().checked_add(timeout),
-            stop: None,
-        };
-        self.seats.with(|seat| seat.recv(until, |seat| seat.try_run::<M>(max, out)))
+        self.seats
+            .with(|seat| seat.recv(Until::after(timeout), |seat| seat.try_run::<M>(max, out)))
     }
 
     /// As [`recv_batch`](Self::recv_batch), waiting until this moment at most.
@@ -300,11 +289,8 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     ///
     /// As [`recv_deadline`](Self::recv_deadline).
     pub fn recv_batch_deadline(&self, out: &mut Vec<M::Item<T>>, max: usize, deadline: Instant) -> Result<usize, RecvError> {
-        let until = Until {
-            deadline: Some(deadline),
-            stop: None,
-        };
-        self.seats.with(|seat| seat.recv(until, |seat| seat.try_run::<M>(max, out)))
+        self.seats
+            .with(|seat| seat.recv(Until::moment(deadline), |seat| seat.try_run::<M>(max, out)))
     }
 
     /// As [`recv_batch`](Self::recv_batch), as a future; cancel safe.
