@@ -60,7 +60,11 @@ judge() { # judge FILE MUTATION
 
 echo 'looking which orderings the models come past' >&2
 RINGMQ_ORDERINGS="$places" LOOM_MAX_PREEMPTIONS=1 "$binary" models >/dev/null 2>&1
-sort -u "$places" | grep -F -- "$only" | grep -v '/models' | sort -k1,1 -k2,2n | while read -r file line argument from; do
+chosen=$(sort -u "$places" | grep -F -- "$only" | grep -v '/models') || {
+    echo "no model comes past an ordering in a path with '$only' in it" >&2
+    exit 1
+}
+sort -k1,1 -k2,2n <<<"$chosen" | while read -r file line argument from; do
     case "$from" in
         AcqRel) weaker='Acquire Release' ;;
         Acquire | Release) weaker=Relaxed ;;
