@@ -67,7 +67,8 @@ fn the_longest_names_have_their_dead_letter_topic() {
 #[test]
 fn absurd_capacities_are_refused_and_small_ones_work() {
     let broker = broker();
-    for capacity in [0, usize::MAX, usize::MAX / 2 + 2, (1 << 32) + 1] {
+    let most = usize::try_from(1_u64 << 32).unwrap_or(1 << (usize::BITS - 1));
+    for capacity in [0, usize::MAX, usize::MAX / 2 + 2, most + 1] {
         for options in [TopicOptions::<u64>::new, TopicOptions::work_queue] {
             let refused = broker.topic_with("t", options().capacity(capacity)).unwrap_err();
             assert!(matches!(refused, Error::BadOption { option: "capacity", .. }));
@@ -76,7 +77,7 @@ fn absurd_capacities_are_refused_and_small_ones_work() {
     }
     // More than any machine has, without being out of range: an error, not the end of the process.
     let refused = broker
-        .topic_with::<[u64; 1 << 20]>("t", TopicOptions::work_queue().capacity(1 << 32))
+        .topic_with::<[u64; 1 << 20]>("t", TopicOptions::work_queue().capacity(most))
         .unwrap_err();
     assert!(matches!(refused, Error::OutOfMemory { .. }), "{refused}");
     assert!(refused.to_string().contains("choose a smaller capacity"), "{refused}");

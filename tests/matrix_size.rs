@@ -344,9 +344,9 @@ fn absurd_capacities_are_typed_errors() {
     let broker = Broker::open("mem:").unwrap();
     for capacity in [
         0,
-        (1 << 32) + 1,
-        1 << 33,
-        usize::MAX / 2,
+        usize::try_from((1_u64 << 32) + 1).unwrap_or(usize::MAX),
+        usize::try_from(1_u64 << 33).unwrap_or(usize::MAX),
+        usize::try_from(u64::MAX / 2).unwrap_or(usize::MAX),
         usize::MAX / 2 + 2,
         usize::MAX - 1,
         usize::MAX,

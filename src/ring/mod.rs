@@ -125,7 +125,7 @@ pub(crate) enum Nothing {
 const CLOSED: u64 = 1;
 
 /// The largest capacity a ring accepts. Whether there is memory for it shows when it is made.
-pub(crate) const MAX_CAPACITY: usize = 1 << 32;
+pub(crate) const MAX_CAPACITY: u64 = 1 << 32;
 
 /// How many bytes one message of `T` takes in a ring.
 pub(crate) const fn slot_bytes<T>() -> usize {

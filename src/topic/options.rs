@@ -166,7 +166,7 @@ impl<T: Send + 'static> TopicOptions<T> {
         };
         let capacity = asked
             .checked_next_power_of_two()
-            .filter(|&c| (1..=MAX_CAPACITY).contains(&c) && asked > 0)
+            .filter(|&c| c as u64 <= MAX_CAPACITY && asked > 0)
             .ok_or_else(bad)?;
         #[cfg(any(test, feature = "testing"))]
         if self.first_offset > FIRST_OFFSET_MAX {
