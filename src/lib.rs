@@ -109,7 +109,8 @@
 //! detected: give them room, or use `try_publish`.
 //!
 //! Closing lets receivers finish: after [`Topic::close`] publishes fail, and `recv` says [`RecvError::Closed`] once nothing is pending, in
-//! flight or parked. [`Broker::close`] does so for every topic, until a deadline.
+//! flight or parked. [`Broker::close`] does so for every topic, until a deadline. A topic also ends when no handle is left that could publish to it:
+//! neither the broker, nor the topic, nor a publisher.
 //!
 //! # Async
 //!

@@ -10,10 +10,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringmq::testing::ManualClock;
-use ringmq::{Backoff, Broker, Error, Outcome, PublishError, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
+use ringmq::{Backoff, Broker, Error, Outcome, PublishError, RecvError, SubscribeOptions, Subscription, TopicOptions, TryRecvError};
 use support::{A_MOMENT, PATIENCE, broker, topic, until, work_queue};
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+#[cfg(target_os = "linux")]
+fn cpu_of_this_thread() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
 
 #[test]
 fn receivers_get_what_was_accepted_before_the_close() {
@@ -118,18 +124,14 @@ fn waiting_for_the_last_verdict_of_a_closed_topic_costs_nothing() {
     topic.publish(1).unwrap();
     let held = sub.recv().unwrap();
     topic.close();
-    let cpu = || -> u64 {
-        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        stat.split(' ').next().unwrap().parse().unwrap()
-    };
     thread::scope(|scope| {
         let waiting: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
                     let end = Instant::now() + Duration::from_millis(300);
-                    let before = cpu();
+                    let before = cpu_of_this_thread();
                     assert_eq!(sub.recv_deadline(end).unwrap_err(), RecvError::Timeout);
-                    Duration::from_nanos(cpu() - before)
+                    cpu_of_this_thread() - before
                 })
             })
             .collect();
@@ -271,6 +273,135 @@ fn dropping_the_broker_leaves_its_topics_to_those_who_hold_them() {
     drop(broker);
     topic.publish(1).unwrap();
     assert_eq!(*sub.recv().unwrap(), 1);
+}
+
+/// A receiver that sleeps, a task, an iterator and a handler: each gets what there is, then learns that nothing can come any more.
+#[test]
+fn receivers_end_when_no_handle_is_left_that_could_publish() {
+    type Receive = fn(Subscription<u64>) -> u64;
+    let receives: [Receive; 4] = [
+        |sub| std::iter::from_fn(|| sub.recv().ok()?.into_inner().ok()).sum(),
+        |sub| {
+            support::block_on(async {
+                let mut sum = 0;
+                while let Ok(n) = sub.recv_async().await {
+                    sum += n.into_inner().unwrap();
+                }
+                sum
+            })
+        },
+        |sub| sub.auto_ack().iter().map(Result::unwrap).sum(),
+        |sub| {
+            let sum = Arc::new(AtomicU64::new(0));
+            let adds = sum.clone();
+            sub.run(2, move |n| {
+                adds.fetch_add(**n, Relaxed);
+            })
+            .join();
+            sum.load(Relaxed)
+        },
+    ];
+    for receive in receives {
+        for work_queue in [false, true] {
+            let broker = broker();
+            let options = if work_queue {
+                TopicOptions::work_queue()
+            } else {
+                TopicOptions::new()
+            };
+            let topic = broker.topic_with("numbers", options).unwrap();
+            let sub = topic.subscribe("s").unwrap();
+            let watch = sub.clone();
+            let receiving = thread::spawn(move || receive(sub));
+            let mut publisher = topic.publisher();
+            publisher.publish(1).unwrap();
+            drop(topic);
+            publisher.publish(2).unwrap();
+            drop(broker);
+            publisher.publish(3).unwrap();
+            until("the receiver has all there is", || watch.stats().lag == 0);
+            assert!(!receiving.is_finished(), "the publisher may publish more");
+            drop(publisher);
+            assert_eq!(receiving.join().unwrap(), 6);
+            assert_eq!(watch.try_recv().unwrap_err(), TryRecvError::Closed);
+        }
+    }
+}
+
+/// Nobody asked for a hurry, as who closes a topic does: a message that failed is not tried again, and does not die, before its time.
+#[test]
+fn what_is_parked_keeps_its_time_when_nobody_can_publish_any_more() {
+    let clock = ManualClock::new();
+    let sub = {
+        let broker = Broker::builder().clock(clock.clone()).open("mem:").unwrap();
+        let topic = broker.topic::<u64>("numbers").unwrap();
+        let sub = topic
+            .subscribe_with(SubscribeOptions::new("s").backoff(Backoff::fixed(HOUR)).max_failures(3))
+            .unwrap();
+        topic.publish(7).unwrap();
+        sub.recv().unwrap().nack().unwrap();
+        sub
+    };
+    let receiving = {
+        let sub = sub.clone();
+        thread::spawn(move || sub.recv().map(|again| (again.attempt(), again.nack().unwrap())))
+    };
+    for attempt in 2..=3 {
+        assert_eq!(
+            sub.try_recv().unwrap_err(),
+            TryRecvError::Empty,
+            "it is parked, so this is not the end"
+        );
+        assert_eq!(sub.stats().parked, 1);
+        clock.advance(HOUR);
+        if attempt == 3 {
+            sub.recv().unwrap().nack().unwrap();
+        } else {
+            until("it has failed again", || sub.stats().failures == 2);
+        }
+    }
+    assert_eq!(receiving.join().unwrap().unwrap().0, 2);
+    assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+    assert_eq!((sub.stats().failures, sub.stats().dead_letters), (3, 1));
+}
+
+/// A sleeper beside what is parked sleeps: looking would show as CPU.
+#[test]
+#[cfg(target_os = "linux")]
+fn waiting_for_what_is_parked_costs_nothing_when_nobody_can_publish_any_more() {
+    let sub = {
+        let topic = topic(8);
+        let sub = topic
+            .subscribe_with(SubscribeOptions::new("s").backoff(Backoff::fixed(HOUR)))
+            .unwrap();
+        topic.publish(7).unwrap();
+        sub.recv().unwrap().nack().unwrap();
+        sub
+    };
+    let before = cpu_of_this_thread();
+    assert_eq!(sub.recv_timeout(10 * A_MOMENT).unwrap_err(), RecvError::Timeout);
+    assert!(cpu_of_this_thread() - before < 5 * A_MOMENT, "it looked instead of sleeping");
+}
+
+/// The subscription whose letters go to it can publish there.
+#[test]
+fn a_dead_letter_topic_ends_with_the_subscription_that_its_letters_come_from() {
+    let (sub, dead) = {
+        let broker = broker();
+        let topic = broker.topic::<u64>("numbers").unwrap();
+        let sub = topic.subscribe("s").unwrap();
+        let dead = broker.topic::<u64>("$dead.numbers.s").unwrap().subscribe("undertaker").unwrap();
+        topic.publish_batch([1, 2]).unwrap();
+        (sub, dead)
+    };
+    sub.recv().unwrap().reject("no").unwrap();
+    assert_eq!(dead.recv().unwrap().into_inner().unwrap(), 1);
+    assert_eq!(dead.try_recv().unwrap_err(), TryRecvError::Empty, "more may die");
+    sub.recv().unwrap().reject("no").unwrap();
+    assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+    let burying = thread::spawn(move || (dead.recv().unwrap().into_inner().unwrap(), dead.recv().unwrap_err()));
+    drop(sub);
+    assert_eq!(burying.join().unwrap(), (2, RecvError::Closed));
 }
 
 #[test]

@@ -17,7 +17,8 @@ use crate::topic::{Payload, SubscriptionState, Topic, TopicCore, TopicOptions, T
 
 /// An in-process owner of topics: cheap to clone, shared by threads and tasks.
 ///
-/// Topics live until the broker is closed, or until the last handle on it and on them is dropped.
+/// Topics live until the broker is closed, or until the last handle on it and on them is dropped. Where only subscriptions are left, nobody can
+/// publish any more: they get what there is, retries in their time, then [`RecvError::Closed`](crate::RecvError::Closed).
 ///
 /// # Examples
 ///
@@ -52,7 +53,7 @@ struct Topics {
 
 /// A topic, whatever its payload.
 trait AnyTopic: Send + Sync {
-    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    fn as_any(&self) -> &dyn Any;
     fn payload(&self) -> &'static str;
     fn stats(&self) -> TopicStats;
     fn close(&self);
@@ -60,8 +61,8 @@ trait AnyTopic: Send + Sync {
     fn end(&self) -> u64;
 }
 
-impl<T: Send + 'static> AnyTopic for TopicCore<T> {
-    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+impl<T: Send + 'static> AnyTopic for Topic<T> {
+    fn as_any(&self) -> &dyn Any {
         self
     }
 
@@ -79,8 +80,8 @@ impl<T: Send + 'static> AnyTopic for TopicCore<T> {
 
     fn end(&self) -> u64 {
         let left = Self::stats(self).subscriptions.iter().map(|s| s.lag).sum();
-        for state in self.subscriptions().iter() {
-            self.unsubscribe(state);
+        for state in self.core.subscriptions().iter() {
+            self.core.unsubscribe(state);
         }
         left
     }
@@ -224,9 +225,9 @@ impl Broker {
     /// ```
     pub fn topic<T: Payload>(&self, name: &str) -> Result<Topic<T>> {
         match self.existing(name)? {
-            Some(core) => {
-                self.collect_dead_letters(&core)?;
-                Ok(Topic::new(core))
+            Some(topic) => {
+                self.collect_dead_letters(&topic)?;
+                Ok(topic)
             }
             None => self.topic_with(name, TopicOptions::new()),
         }
@@ -254,37 +255,37 @@ impl Broker {
     /// ```
     pub fn topic_with<T: Send + 'static>(&self, name: &str, options: TopicOptions<T>) -> Result<Topic<T>> {
         options.settings()?;
-        if let Some(core) = self.existing::<T>(name)? {
-            options.check_same(name, &core.settings)?;
-            self.collect_dead_letters(&core)?;
-            return Ok(Topic::new(core));
+        if let Some(topic) = self.existing::<T>(name)? {
+            options.check_same(name, &topic.core.settings)?;
+            self.collect_dead_letters(&topic)?;
+            return Ok(topic);
         }
         if self.dead_letter_origin::<T>(name)?.is_none() && names::origin_of(name).is_some() {
             return Err(names::no_origin(name));
         }
-        let made = Arc::new(TopicCore::new(name, &options, &self.inner.environment)?);
-        let core = {
+        let made = Topic::new(TopicCore::new(name, &options, &self.inner.environment)?);
+        let topic = {
             let mut topics = self.inner.topics.lock();
             if topics.closed {
                 return Err(Error::Closed { what: "the broker" });
             }
-            let entry = topics.by_name.entry(name.to_owned()).or_insert_with(|| made.clone());
+            let entry = topics.by_name.entry(name.to_owned()).or_insert_with(|| Arc::new(made.clone()));
             entry.clone()
         };
-        let core = downcast::<T>(name, core)?;
-        if Arc::ptr_eq(&core, &made) {
+        let topic = downcast::<T>(name, &*topic)?;
+        if Arc::ptr_eq(&topic.core, &made.core) {
             self.inner
                 .environment
                 .feed
                 .tell(|| Happened::TopicCreated { topic: name.to_owned() });
-            self.collect_dead_letters(&core)?;
+            self.collect_dead_letters(&topic)?;
         } else {
-            options.check_same(name, &core.settings)?;
+            options.check_same(name, &topic.core.settings)?;
         }
-        Ok(Topic::new(core))
+        Ok(topic)
     }
 
-    fn existing<T: Send + 'static>(&self, name: &str) -> Result<Option<Arc<TopicCore<T>>>> {
+    fn existing<T: Send + 'static>(&self, name: &str) -> Result<Option<Topic<T>>> {
         names::check_topic(name)?;
         let found = {
             let topics = self.inner.topics.lock();
@@ -293,7 +294,7 @@ impl Broker {
             }
             topics.by_name.get(name).cloned()
         };
-        found.map(|topic| downcast::<T>(name, topic)).transpose()
+        found.map(|topic| downcast::<T>(name, &*topic)).transpose()
     }
 
     /// The subscription whose dead letters belong to the topic of this name, if it is such a topic and the subscription exists.
@@ -301,13 +302,13 @@ impl Broker {
         let Some((topic, subscription)) = names::origin_of(name) else {
             return Ok(None);
         };
-        Ok(self.existing::<T>(topic)?.and_then(|core| core.origin(subscription)))
+        Ok(self.existing::<T>(topic)?.and_then(|topic| topic.core.origin(subscription)))
     }
 
     /// Ties a dead-letter topic to its subscription, each time it is opened: the subscription may be a new one of the same name.
-    fn collect_dead_letters<T: Send + 'static>(&self, core: &Arc<TopicCore<T>>) -> Result<()> {
-        if let Some(origin) = self.dead_letter_origin::<T>(&core.shared.name)? {
-            core.collect_dead_letters_of(&origin);
+    fn collect_dead_letters<T: Send + 'static>(&self, topic: &Topic<T>) -> Result<()> {
+        if let Some(origin) = self.dead_letter_origin::<T>(topic.name())? {
+            topic.collect_dead_letters_of(&origin);
         }
         Ok(())
     }
@@ -377,12 +378,11 @@ fn is_unsettled(topic: &Arc<dyn AnyTopic>) -> bool {
     topic.stats().subscriptions.iter().any(|s| s.lag > 0 && s.handles > 0)
 }
 
-fn downcast<T: Send + 'static>(name: &str, topic: Arc<dyn AnyTopic>) -> Result<Arc<TopicCore<T>>> {
-    let found = topic.payload();
-    topic.as_any().downcast::<TopicCore<T>>().map_err(|_| Error::WrongType {
+fn downcast<T: Send + 'static>(name: &str, topic: &dyn AnyTopic) -> Result<Topic<T>> {
+    topic.as_any().downcast_ref::<Topic<T>>().cloned().ok_or_else(|| Error::WrongType {
         topic: name.to_owned(),
         expected: type_name::<T>(),
-        found,
+        found: topic.payload(),
     })
 }
 

@@ -7,6 +7,7 @@ use crate::message::MetaRef;
 use crate::ring::{self, Queue};
 use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering::*, plain};
 use crate::topic::conflation::SideStoreOf;
+use crate::topic::entrance::Entrance;
 use crate::topic::options::{Settings, TopicOptions};
 use crate::topic::publish::Lane;
 use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
@@ -301,9 +302,27 @@ impl<T: Send + 'static> TopicCore<T> {
         self.shared.space.notify_all();
         for state in self.subscriptions().iter() {
             // Nothing waits any more: what is parked becomes due.
-            state.change(Beside::all_due);
+            state.change(Beside::hurry);
             state.reschedule();
         }
+        self.tell_closed();
+    }
+
+    /// No handle is left that could publish: what was accepted is all that receivers get. Unlike a topic that was closed, it is in no hurry: what
+    /// is parked becomes due in its time.
+    pub(crate) fn nobody_publishes(&self) {
+        if self.shared.ring.is_closed() {
+            return;
+        }
+        self.shared.ring.close();
+        for state in self.subscriptions().iter() {
+            // Changes nothing, but whoever sleeps beside the ring finds out.
+            state.change(|_| ());
+        }
+        self.tell_closed();
+    }
+
+    fn tell_closed(&self) {
         self.shared.environment.feed.tell(|| Happened::TopicClosed {
             topic: self.shared.name.to_string(),
         });
@@ -316,8 +335,11 @@ impl<T: Send + 'static> TopicCore<T> {
 
     /// From here on this topic gets the dead letters of `origin`, those stored so far included, while it has a subscription. `origin` may be
     /// the successor of an earlier subscription of that name.
-    pub(crate) fn collect_dead_letters_of(self: &Arc<Self>, origin: &Arc<SubscriptionState<T>>) {
-        let forward: Arc<dyn Forward<T>> = Arc::new(DeadLetterTopic(Arc::downgrade(self)));
+    pub(crate) fn collect_dead_letters_of(self: &Arc<Self>, origin: &Arc<SubscriptionState<T>>, entrance: &Arc<Entrance<T>>) {
+        let forward: Arc<dyn Forward<T>> = Arc::new(DeadLetterTopic {
+            core: Arc::downgrade(self),
+            _entrance: entrance.clone(),
+        });
         origin.change(|beside| beside.forward = Some(forward));
         *self.dead_letters_of.lock() = Some(Arc::downgrade(origin));
         if !self.subscriptions().is_empty() {
@@ -360,11 +382,14 @@ impl<T> Drop for Anchor<'_, T> {
 }
 
 /// Publishes dead letters to their topic while it has a subscription.
-struct DeadLetterTopic<T>(crate::sync::Weak<TopicCore<T>>);
+struct DeadLetterTopic<T: Send + 'static> {
+    core: crate::sync::Weak<TopicCore<T>>,
+    _entrance: Arc<Entrance<T>>,
+}
 
 impl<T: Send + 'static> Forward<T> for DeadLetterTopic<T> {
     fn forward(&self, stored: StoredLetter<T>) -> Option<StoredLetter<T>> {
-        let Some(topic) = self.0.upgrade().filter(|topic| !topic.subscriptions().is_empty()) else {
+        let Some(topic) = self.core.upgrade().filter(|topic| !topic.subscriptions().is_empty()) else {
             return Some(stored);
         };
         let StoredLetter { letter, meta } = stored;

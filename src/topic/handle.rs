@@ -7,11 +7,13 @@ use crate::error::Result;
 use crate::message::{Meta, MetaRef};
 use crate::sync::Arc;
 use crate::topic::core::TopicCore;
+use crate::topic::entrance::Entrance;
 use crate::topic::publish::{PublishError, Receipt};
 use crate::topic::publish_batch::PublishBatch;
 use crate::topic::publish_future::{LaneRef, PublishFuture};
 use crate::topic::publisher::Publisher;
 use crate::topic::rules::SubscribeOptions;
+use crate::topic::state::SubscriptionState;
 use crate::topic::stats::TopicStats;
 use crate::topic::subscription::{Seats, Subscription};
 
@@ -37,17 +39,29 @@ use crate::topic::subscription::{Seats, Subscription};
 /// ```
 pub struct Topic<T: Send + 'static> {
     pub(crate) core: Arc<TopicCore<T>>,
+    entrance: Arc<Entrance<T>>,
 }
 
 impl<T: Send + 'static> Clone for Topic<T> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone() }
+        Self {
+            core: self.core.clone(),
+            entrance: self.entrance.clone(),
+        }
     }
 }
 
 impl<T: Send + 'static> Topic<T> {
-    pub(crate) fn new(core: Arc<TopicCore<T>>) -> Self {
-        Self { core }
+    /// The first handle on a topic; the others are clones of it.
+    pub(crate) fn new(core: TopicCore<T>) -> Self {
+        let core = Arc::new(core);
+        let entrance = Entrance::new(&core);
+        Self { core, entrance }
+    }
+
+    /// From here on this topic gets the dead letters of `origin`, which keeps the way in to it.
+    pub(crate) fn collect_dead_letters_of(&self, origin: &Arc<SubscriptionState<T>>) {
+        self.core.collect_dead_letters_of(origin, &self.entrance);
     }
 
     /// Publishes a message, waiting for room.

@@ -17,6 +17,7 @@ mod batch;
 mod conflation;
 mod core;
 mod delivery;
+mod entrance;
 mod handle;
 mod hands;
 mod mode;

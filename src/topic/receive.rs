@@ -32,7 +32,8 @@ use crate::wait::{Event, Key, Spin, Wake};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// Nothing will come any more: the topic is closed and everything settled, or the subscription ended.
+    /// Nothing will come any more: the topic is closed, or no handle is left that could publish to it, and everything is settled; or the subscription
+    /// ended.
     Closed,
     /// The subscription lost messages, as its overflow rule says. The next receive goes on behind them.
     Lagged(Lagged),

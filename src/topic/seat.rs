@@ -25,7 +25,7 @@ pub(crate) enum Blocked {
     Busy,
     /// Nothing will come any more.
     Closed,
-    /// Closed, and others still hold deliveries that may come back.
+    /// Closed, and deliveries that others still hold may come back, or what is parked will.
     Settling,
     /// As many deliveries as allowed are without a verdict.
     InFlightFull,
@@ -298,10 +298,15 @@ impl<T: Send + 'static> Seat<T> {
             Nothing::Closed => {
                 // First the credit: a delivery that comes back is put beside the ring before its credit returns.
                 if state.credit.watch() > 0 {
-                    Blocked::Settling
-                } else if state.beside.lock().has_more() {
+                    return Blocked::Settling;
+                }
+                let beside = state.beside.lock();
+                if beside.has_more_now() {
                     Blocked::Busy
+                } else if beside.has_more() {
+                    Blocked::Settling
                 } else {
+                    drop(beside);
                     // Others may sleep until the end.
                     state.wake_all();
                     Blocked::Closed
@@ -380,7 +385,7 @@ impl<T: Send + 'static> Seat<T> {
             Blocked::InFlightFull => self.lender.draw() || state.recheck_beside(false),
             Blocked::HeldBack => state.recheck_beside(true) || !state.holds_back(),
             // A seek may have brought something back.
-            Blocked::Settling => state.recheck_beside(true) || state.has_fresh() || state.credit.watch() == 0,
+            Blocked::Settling => state.recheck_beside(true) || state.has_fresh() || state.is_settled(),
             Blocked::Busy | Blocked::Closed | Blocked::Lagged(_) => true,
         }
     }

@@ -64,8 +64,7 @@ impl<T: Send + 'static> SubscriptionState<T> {
     fn park(&self, held: Held<T>, now: Timestamp, wait: Duration) {
         let due = now.after(wait);
         let schedule = self.change(|beside| {
-            // Under the lock, so that whoever closes the topic finds it parked, or it is found closed here.
-            if wait.is_zero() || self.shared.ring.is_closed() {
+            if wait.is_zero() || beside.hurries {
                 beside.ready.push_back(held);
                 return false;
             }

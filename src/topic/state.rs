@@ -151,6 +151,8 @@ pub(crate) struct Beside<T> {
     pub(crate) paused: bool,
     /// Unsubscribed, or the broker is closed.
     pub(crate) ended: bool,
+    /// Nothing is parked any more: it is delivered again at once.
+    pub(crate) hurries: bool,
     /// Draining or closing: a delivery without a verdict goes back without counting as a failure.
     pub(crate) ending: usize,
     pub(crate) letters: Letters<StoredLetter<T>>,
@@ -213,6 +215,7 @@ impl<T> SubscriptionState<T> {
                 lag: LagLog::default(),
                 paused: false,
                 ended: false,
+                hurries: false,
                 ending: 0,
                 letters: Letters::new(rules.dead_letters_max),
                 forward: None,
@@ -408,6 +411,11 @@ impl<T> SubscriptionState<T> {
         }
     }
 
+    /// Whether no delivery is out that may come back, and nothing is parked.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.credit.watch() == 0 && self.beside.lock().parked.is_empty()
+    }
+
     /// Whether no fresh message is taken at the moment.
     pub(crate) fn holds_back(&self) -> bool {
         self.attention.load(Acquire) != 0 && {
@@ -448,8 +456,9 @@ impl<T> Beside<T> {
         self.parked_count() >= rules.max_parked
     }
 
-    /// Once the topic is closed nothing waits any more: what is parked becomes due.
-    pub(crate) fn all_due(&mut self) {
+    /// The topic is closed, or the subscription over: nothing waits any more, what is parked becomes due.
+    pub(crate) fn hurry(&mut self) {
+        self.hurries = true;
         while let Some(held) = self.parked.pop(Timestamp::MAX) {
             self.ready.push_back(held);
         }
@@ -457,13 +466,18 @@ impl<T> Beside<T> {
 
     /// Whether there is something to deliver, or to tell, now or later.
     pub(crate) fn has_more(&self) -> bool {
-        !self.ready.is_empty() || !self.parked.is_empty() || !self.lag.is_empty()
+        self.has_more_now() || !self.parked.is_empty()
+    }
+
+    /// Whether there is something to deliver, or to tell, now.
+    pub(crate) fn has_more_now(&self) -> bool {
+        !self.ready.is_empty() || !self.lag.is_empty()
     }
 
     /// The subscription is over: returns what nobody will see any more.
     pub(crate) fn end(&mut self) -> impl Sized + use<T> {
         self.ended = true;
-        self.all_due();
+        self.hurry();
         (std::mem::take(&mut self.ready), std::mem::take(&mut self.undeliverable))
     }
 }
