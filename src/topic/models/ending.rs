@@ -48,6 +48,32 @@ fn a_sleeping_receiver_learns_of_the_close() {
 }
 
 #[test]
+fn a_receiver_learns_that_nobody_can_publish_any_more() {
+    both_kinds(1, |model| {
+        let subscription = model.subscribe();
+        let mut publisher = model.publisher();
+        let publishing = thread::spawn(move || publisher.publish(0).map(drop));
+        drop(model);
+        assert_eq!(to_the_end(&subscription), [0]);
+        publishing.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn what_is_nacked_while_the_last_publisher_goes_is_delivered_again_before_the_end() {
+    check(|| {
+        let model = Model::topic(1);
+        let subscription = model.subscribe_with(|options| options.backoff(Backoff::none()));
+        model.topic.publish(0).unwrap();
+        let held = subscription.recv().unwrap();
+        let going = thread::spawn(move || drop(model));
+        held.nack().unwrap();
+        assert_eq!(to_the_end(&subscription), [0]);
+        going.join().unwrap();
+    });
+}
+
+#[test]
 fn the_end_comes_when_the_last_delivery_is_settled() {
     both_kinds(1, |model| {
         let subscription = model.subscribe();
