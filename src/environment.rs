@@ -10,7 +10,7 @@ use crate::wait::Timer;
 pub(crate) struct Environment {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Arc<Timer>,
-    pub(crate) feed: Feed,
+    pub(crate) feed: Arc<Feed>,
     seed: AtomicU64,
 }
 
@@ -20,7 +20,7 @@ impl Environment {
         Arc::new(Self {
             clock,
             timer,
-            feed: Feed::new(),
+            feed: Arc::new(Feed::new()),
             seed: AtomicU64::new(seed),
         })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::delivery::dead_letter::DeadReason;
 use crate::delivery::lag::Lagged;
 use crate::offset::Offset;
-use crate::sync::{Arc, AtomicUsize, Ordering::*, Weak, plain};
+use crate::sync::{Arc, AtomicUsize, Ordering::*, plain};
 
 /// Something that happened in a broker.
 ///
@@ -104,7 +104,7 @@ const KEPT: usize = 1024;
 /// Where events are told. One load when nobody watches.
 pub(crate) struct Feed {
     watchers: AtomicUsize,
-    inboxes: plain::Mutex<Vec<Weak<Inbox>>>,
+    inboxes: plain::Mutex<Vec<Arc<Inbox>>>,
 }
 
 #[derive(Default)]
@@ -125,21 +125,25 @@ impl Feed {
     pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
         // Relaxed: whoever begins to watch now may miss what happens now.
         let watched = self.watchers.load(Relaxed) != 0;
-        if !watched && !cfg!(feature = "tracing") {
+        #[cfg(feature = "tracing")]
+        let traced = tracing::enabled!(target: "ringmq", tracing::Level::INFO);
+        #[cfg(not(feature = "tracing"))]
+        let traced = false;
+        if !watched && !traced {
             return;
         }
         let event = event();
         #[cfg(feature = "tracing")]
-        tracing::info!(target: "ringmq", ?event);
+        if traced {
+            tracing::info!(target: "ringmq", ?event);
+        }
         if watched {
             self.deliver(&event);
         }
     }
 
     fn deliver(&self, event: &Event) {
-        let mut inboxes = self.inboxes.lock();
-        inboxes.retain(|inbox| {
-            let Some(inbox) = inbox.upgrade() else { return false };
+        for inbox in self.inboxes.lock().iter() {
             let mut state = inbox.state.lock();
             if state.0.len() >= KEPT {
                 state.0.pop_front();
@@ -147,17 +151,21 @@ impl Feed {
             }
             state.0.push_back(event.clone());
             inbox.came.notify_one();
-            true
-        });
-        self.watchers.store(inboxes.len(), Relaxed);
+        }
     }
 
-    pub(crate) fn watch(&self) -> Events {
+    pub(crate) fn watch(feed: &Arc<Self>) -> Events {
         let inbox = Arc::new(Inbox::default());
+        let mut inboxes = feed.inboxes.lock();
+        inboxes.push(inbox.clone());
+        feed.watchers.store(inboxes.len(), Relaxed);
+        Events { feed: feed.clone(), inbox }
+    }
+
+    fn forget(&self, inbox: &Arc<Inbox>) {
         let mut inboxes = self.inboxes.lock();
-        inboxes.push(Arc::downgrade(&inbox));
+        inboxes.retain(|known| !Arc::ptr_eq(known, inbox));
         self.watchers.store(inboxes.len(), Relaxed);
-        Events { inbox }
     }
 }
 
@@ -169,6 +177,7 @@ impl Feed {
 ///
 /// See [`Event`].
 pub struct Events {
+    feed: Arc<Feed>,
     inbox: Arc<Inbox>,
 }
 
@@ -204,11 +213,35 @@ impl Iterator for Events {
     }
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.feed.forget(&self.inbox);
+    }
+}
+
 impl std::panic::UnwindSafe for Events {}
 impl std::panic::RefUnwindSafe for Events {}
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").field("missed", &self.missed()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(ringmq_loom)))]
+mod tests {
+    use super::*;
+
+    /// Symptom: a program that looked at events now and then kept an inbox for each look until the next event came. Cause: only telling an event
+    /// cleared them away.
+    #[test]
+    fn who_stops_watching_is_forgotten_at_once() {
+        let feed = Arc::new(Feed::new());
+        let (first, second) = (Feed::watch(&feed), Feed::watch(&feed));
+        drop(first);
+        assert_eq!((feed.inboxes.lock().len(), feed.watchers.load(Relaxed)), (1, 1));
+        drop(second);
+        feed.tell(|| unreachable!("nobody watches"));
+        assert!(feed.inboxes.lock().is_empty());
     }
 }

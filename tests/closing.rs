@@ -265,6 +265,23 @@ fn closing_a_broker_ends_at_its_deadline_and_counts_what_is_in_flight_parked_and
     held.ack().unwrap();
 }
 
+/// What a receiver drops because the broker is closing did not fail (design: a drain or close counts as neither).
+#[test]
+fn what_is_dropped_without_a_verdict_while_a_broker_closes_goes_back_without_a_failure() {
+    let broker = broker();
+    let topic = broker.topic::<u64>("numbers").unwrap();
+    let sub = topic.subscribe_with(SubscribeOptions::new("s").max_failures(1)).unwrap();
+    topic.publish(7).unwrap();
+    let held = sub.recv().unwrap();
+    let closing = thread::spawn(move || broker.close(PATIENCE));
+    until("the broker has begun to close", || topic.is_closed());
+    drop(held);
+    let again = sub.recv().unwrap();
+    assert_eq!((sub.stats().failures, sub.stats().dead_letters), (0, 0));
+    again.ack().unwrap();
+    assert_eq!(closing.join().unwrap().dead_letters, 0);
+}
+
 #[test]
 fn dropping_the_broker_leaves_its_topics_to_those_who_hold_them() {
     let broker = broker();

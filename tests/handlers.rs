@@ -206,6 +206,38 @@ fn a_handler_that_publishes_to_its_own_full_topic_is_told_so() {
     running.join();
 }
 
+#[test]
+fn an_async_handler_that_publishes_to_its_own_full_topic_is_told_so() {
+    let topic = topic(2);
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish(0).unwrap();
+    let results = Arc::new(Mutex::new(Vec::new()));
+    let handling = {
+        let (topic, results) = (topic.clone(), results.clone());
+        sub.run_async(1, move |_| {
+            let (topic, results) = (topic.clone(), results.clone());
+            async move {
+                if topic.is_closed() {
+                    return;
+                }
+                while topic.try_publish(7).is_ok() {}
+                let mut publisher = topic.publisher();
+                let said = [
+                    topic.publish_async(7).await.map(drop).map_err(|e| e.failure()),
+                    publisher.publish_async(7).await.map(drop).map_err(|e| e.failure()),
+                    topic.message(7).publish_async().await.map(drop).map_err(|e| e.failure()),
+                    topic.publish_batch_async([7]).await.map(drop).map_err(|e| e.failure()),
+                    topic.publish_timeout(7, PATIENCE).map(drop).map_err(|e| e.failure()),
+                ];
+                *results.lock().unwrap() = said.to_vec();
+                topic.close();
+            }
+        })
+    };
+    support::block_on(handling).unwrap();
+    assert_eq!(*results.lock().unwrap(), [const { Err(PublishFailure::WouldDeadlock) }; 5]);
+}
+
 /// Symptom: a handler was told `WouldDeadlock` though it published to another broker. Cause: subscriptions were told apart by numbers that two
 /// brokers with the same seed both give. Fix: by their place in memory.
 #[test]

@@ -3,6 +3,8 @@
 //! Goal: `Start::Since` finds its place among the messages held. Method: a clock that stands still, so each message has a known time.
 #![cfg(feature = "testing")]
 
+mod support;
+
 use std::time::Duration;
 
 use ringmq::testing::ManualClock;
@@ -44,6 +46,39 @@ fn a_start_in_the_future_waits_for_what_comes() {
     assert!(seconds.try_recv().is_err());
     topic.publish(10).unwrap();
     assert_eq!(*seconds.try_recv().unwrap(), 10);
+}
+
+/// Symptom: whoever started at the time when a publisher was already waiting for room did not get its message, which came later. Cause: the time
+/// was taken before the wait. Fix: it is taken again after it.
+#[test]
+fn a_message_has_the_time_at_which_it_entered_not_that_at_which_it_began_to_wait() {
+    let clock = ManualClock::new();
+    let broker = Broker::builder().clock(clock.clone()).open("mem:").unwrap();
+    let topic = broker
+        .topic_with::<u32>("full", TopicOptions::new().timestamps().capacity(1))
+        .unwrap();
+    let slow = topic.subscribe("slow").unwrap();
+    type Publish = fn(&Topic<u32>);
+    let publishes: [Publish; 4] = [
+        |topic| drop(topic.publish(1).unwrap()),
+        |topic| drop(topic.publisher().publish_batch([1]).unwrap()),
+        |topic| drop(support::block_on(topic.publish_async(1)).unwrap()),
+        |topic| drop(support::block_on(topic.publish_batch_async([1])).unwrap()),
+    ];
+    for publish in publishes {
+        topic.publish(0).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| publish(&topic));
+            support::until("it waits for room", || !topic.stats().blocked_by.is_empty());
+            clock.advance(Duration::from_secs(3_600));
+            let now = clock.now();
+            slow.recv().unwrap().ack().unwrap();
+            waiting.join().unwrap();
+            let late = slow.recv().unwrap();
+            assert_eq!((*late, late.published()), (1, Some(now)));
+            late.ack().unwrap();
+        });
+    }
 }
 
 #[test]

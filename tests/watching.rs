@@ -115,6 +115,43 @@ fn the_text_form_is_prometheus_with_each_family_described_once() {
 }
 
 #[test]
+fn the_text_form_gives_each_number_of_the_stats_under_its_own_name() {
+    let mut stats = {
+        let topic = topic(8);
+        let _sub = topic.subscribe("s").unwrap();
+        topic.stats()
+    };
+    (stats.published, stats.held, stats.unrouted) = (101, 102, 103);
+    let s = &mut stats.subscriptions[0];
+    (s.pending, s.in_flight, s.parked, s.lag, s.failures, s.redelivered) = (1, 2, 3, 4, 5, 6);
+    (s.dropped, s.filtered, s.dead_lettered, s.dead_letters, s.handles) = (7, 8, 9, 10, 11);
+    s.blocks = Some(Duration::from_millis(12));
+    let text = render_prometheus(&[stats]);
+    let of_subscription = [
+        "pending",
+        "in_flight",
+        "parked",
+        "lag",
+        "failures_total",
+        "redelivered_total",
+        "dropped_total",
+        "filtered_total",
+        "dead_lettered_total",
+        "dead_letters",
+        "handles",
+        "blocks_milliseconds",
+    ];
+    for (name, value) in of_subscription.iter().zip(1..) {
+        let line = format!("ringmq_{name}{{topic=\"numbers\",subscription=\"s\"}} {value}\n");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+    for (name, value) in ["published_total", "held", "unrouted_total"].iter().zip(101..) {
+        let line = format!("ringmq_{name}{{topic=\"numbers\"}} {value}\n");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn each_thing_that_happens_is_one_event() {
     let broker = broker();
     let mut events = broker.events();

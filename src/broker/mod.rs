@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::events::{Event as Happened, Events};
+use crate::events::{Event as Happened, Events, Feed};
 use crate::names;
 use crate::sync::{Arc, plain};
 use crate::time::{Clock, SystemClock};
@@ -75,6 +75,10 @@ impl<T: Send + 'static> AnyTopic for Topic<T> {
     }
 
     fn close(&self) {
+        for state in self.core.subscriptions().iter() {
+            // What comes back without a verdict from now on did not fail: its receiver is ending, as the broker is.
+            state.change(|beside| beside.ending += 1);
+        }
         Self::close(self);
     }
 
@@ -323,7 +327,7 @@ impl Broker {
     /// What happens in this broker from now on.
     #[must_use]
     pub fn events(&self) -> Events {
-        self.inner.environment.feed.watch()
+        Feed::watch(&self.inner.environment.feed)
     }
 
     /// Closes everything: publishes fail from here on, subscribers get at most this long to settle what there is, then everything ends and what

@@ -5,6 +5,9 @@ use std::collections::BinaryHeap;
 
 use crate::time::Timestamp;
 
+/// For how many there stays room once all are gone: a burst gives its memory back.
+pub(crate) const KEPT: usize = 64;
+
 /// Things that wait for a time. Of two that are due together, the one parked first comes first.
 pub(crate) struct Parked<M> {
     heap: BinaryHeap<Reverse<Entry<M>>>,
@@ -36,11 +39,14 @@ impl<M> Parked<M> {
 
     /// The next that is due at `now`.
     pub(crate) fn pop(&mut self, now: Timestamp) -> Option<M> {
-        if self.next_due()? <= now {
-            self.heap.pop().map(|Reverse(entry)| entry.what)
-        } else {
-            None
+        if self.next_due()? > now {
+            return None;
         }
+        let Reverse(entry) = self.heap.pop()?;
+        if self.heap.is_empty() && self.heap.capacity() > KEPT {
+            self.heap.shrink_to(KEPT);
+        }
+        Some(entry.what)
     }
 
     pub(crate) fn next_due(&self) -> Option<Timestamp> {

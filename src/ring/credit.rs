@@ -162,13 +162,6 @@ impl<S: Account> Lender<S> {
         if self.take(1) == 1 { Some(Loan { node: self.node }) } else { None }
     }
 
-    /// Whether the lender holds credit of its own. Only another lender that is short of credit takes it away.
-    #[inline(always)]
-    pub(crate) fn has_credit(&self) -> bool {
-        // Relaxed: the loan itself decides.
-        unused(self.node().word.load(Relaxed)) != 0
-    }
-
     /// As `lend`, on the lender's own credit alone: the fast path.
     #[inline(always)]
     pub(crate) fn lend_own(&self) -> Option<Loan<S>> {

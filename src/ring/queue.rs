@@ -191,6 +191,13 @@ impl<T, A> Queue<T, A> {
         self.slots.full(position(self.head.load(Relaxed))).is_some()
     }
 
+    /// Whether `pop` is likely to find something. Relaxed: the claim looks again.
+    #[inline(always)]
+    pub(crate) fn looks_plain(&self) -> bool {
+        let word = self.head.load(Relaxed);
+        self.slots.at(position(word)).is_plain_for(word)
+    }
+
     /// For a reader about to sleep, after it has registered: whether there is something after all. See the table of orderings.
     pub(crate) fn recheck_items(&self) -> bool {
         let word = self.tail.settled();

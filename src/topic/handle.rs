@@ -8,10 +8,11 @@ use crate::message::{Meta, MetaRef};
 use crate::sync::Arc;
 use crate::topic::core::TopicCore;
 use crate::topic::entrance::Entrance;
-use crate::topic::publish::{PublishError, Receipt};
+use crate::topic::publish::PublishError;
 use crate::topic::publish_batch::PublishBatch;
 use crate::topic::publish_future::{LaneRef, PublishFuture};
 use crate::topic::publisher::Publisher;
+use crate::topic::receipt::Receipt;
 use crate::topic::rules::SubscribeOptions;
 use crate::topic::state::SubscriptionState;
 use crate::topic::stats::TopicStats;
@@ -543,6 +544,19 @@ impl<T: Send + 'static> fmt::Debug for Message<'_, T> {
             .field("topic", &self.topic.name())
             .field("meta", &self.meta)
             .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> TopicCore<T> {
+    /// A message has the time at which it enters: whoever has waited for room looks at the clock again. Not within a claim, as clocks are code of
+    /// the user.
+    #[cold]
+    pub(crate) fn renew_time(&self, meta: &mut MetaRef) {
+        if self.shared.timestamps
+            && let Some(meta) = meta.as_mut().and_then(Arc::get_mut)
+        {
+            meta.published = Some(self.shared.environment.now());
+        }
     }
 }
 

@@ -8,84 +8,15 @@ use std::time::Instant;
 
 use crate::delivery::lag::Lagged;
 use crate::message::MetaRef;
-use crate::offset::Offset;
 use crate::ring::Refusal;
 use crate::sync::{Arc, Ordering::*};
 use crate::topic::core::TopicCore;
+use crate::topic::receipt::Receipt;
 use crate::topic::rules::Overflow;
 use crate::topic::shared::{Claim, Ring};
 use crate::topic::state::{Place, SubscriptionState};
 use crate::user_code::drop_contained;
 use crate::wait::{Event, Patience, Spin, Wake};
-
-/// What a publish reached.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> ringmq::Result<()> {
-/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
-/// let alone = topic.publish(1)?;
-/// assert_eq!(alone.subscriptions(), 0);
-/// let sub = topic.subscribe("s")?;
-/// assert_eq!(topic.publish(2)?.subscriptions(), 1);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    offset: u64,
-    subscriptions: u32,
-    level: Durability,
-}
-
-/// How durable a message is.
-///
-/// # Examples
-///
-/// ```
-/// # use ringmq::Durability;
-/// # fn main() -> ringmq::Result<()> {
-/// # let topic = ringmq::Broker::open("mem:")?.topic::<u32>("numbers")?;
-/// assert_eq!(topic.publish(1)?.level(), Durability::Memory);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Durability {
-    /// In this process's memory.
-    Memory,
-}
-
-impl Receipt {
-    #[inline(always)]
-    pub(crate) fn new(offset: u64, subscriptions: usize) -> Self {
-        Self {
-            offset,
-            subscriptions: subscriptions as u32,
-            level: Durability::Memory,
-        }
-    }
-
-    /// The message's place in its topic.
-    #[must_use]
-    pub const fn offset(&self) -> Offset {
-        Offset::new(self.offset)
-    }
-
-    /// How many subscriptions the topic had. With none, it keeps its newest messages for the first one to come.
-    #[must_use]
-    pub const fn subscriptions(&self) -> usize {
-        self.subscriptions as usize
-    }
-
-    /// What was reached.
-    #[must_use]
-    pub const fn level(&self) -> Durability {
-        self.level
-    }
-}
 
 /// Why a publish did not enter; the value comes back in it.
 ///
@@ -319,8 +250,14 @@ impl<T: Send + 'static> TopicCore<T> {
 
     /// Publishes one message, waiting for room until `deadline` (`None`: for ever).
     #[cold]
-    pub(crate) fn publish(&self, lane: &mut Lane, value: T, meta: MetaRef, deadline: Option<Instant>) -> Result<Receipt, PublishError<T>> {
-        match self.enter_run_waiting(lane, 1, deadline) {
+    pub(crate) fn publish(
+        &self,
+        lane: &mut Lane,
+        value: T,
+        mut meta: MetaRef,
+        deadline: Option<Instant>,
+    ) -> Result<Receipt, PublishError<T>> {
+        match self.enter_run_waiting(lane, 1, deadline, || self.renew_time(&mut meta)) {
             Ok(claim) => Ok(self.complete(claim, value, meta)),
             Err(failure) => Err(failure.with(value)),
         }
@@ -366,7 +303,7 @@ impl<T: Send + 'static> TopicCore<T> {
     pub(crate) fn enter_run(&self, lane: &mut Lane, max: usize, room: Room) -> Result<Claim<'_, T>, PublishFailure> {
         match room {
             Room::Now => self.enter_run_now(lane, max),
-            Room::By(deadline) => self.enter_run_waiting(lane, max, deadline),
+            Room::By(deadline) => self.enter_run_waiting(lane, max, deadline, || ()),
         }
     }
 
@@ -406,8 +343,14 @@ impl<T: Send + 'static> TopicCore<T> {
         }
     }
 
-    /// Claims up to `max` positions, waiting for the first of them until `deadline`.
-    fn enter_run_waiting(&self, lane: &mut Lane, max: usize, deadline: Option<Instant>) -> Result<Claim<'_, T>, PublishFailure> {
+    /// Claims up to `max` positions, waiting for the first of them until `deadline`. What is to be done before each new look runs outside of claims.
+    fn enter_run_waiting(
+        &self,
+        lane: &mut Lane,
+        max: usize,
+        deadline: Option<Instant>,
+        mut has_slept: impl FnMut(),
+    ) -> Result<Claim<'_, T>, PublishFailure> {
         self.await_burst();
         let mut spin = Spin::new();
         loop {
@@ -420,6 +363,7 @@ impl<T: Send + 'static> TopicCore<T> {
                         continue;
                     }
                     let slept = self.sleep_for_room(deadline);
+                    has_slept();
                     spin = Spin::new();
                     if !slept {
                         return match self.enter(lane, max) {

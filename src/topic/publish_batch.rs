@@ -104,6 +104,7 @@ impl<'a, T: Send + 'static, I: Iterator<Item = T>> PublishBatch<'a, T, I> {
             entering,
             ..
         } = self;
+        core.renew_time(meta);
         let len = hand.len();
         let complete = |claim: Claim<'_, T>| {
             let n = claim.len();

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 
 use crate::message::MetaRef;
 use crate::topic::core::TopicCore;
-use crate::topic::publish::{Entry, Lane, PublishError, PublishFailure, Receipt};
+use crate::topic::publish::{Entry, Lane, PublishError, PublishFailure};
+use crate::topic::receipt::Receipt;
 use crate::topic::shared::Claim;
 use crate::wait::{Key, Wake};
 
@@ -62,6 +63,9 @@ impl Entering {
         meta: &mut MetaRef,
         context: &mut Context<'_>,
     ) -> Poll<Result<Receipt, PublishError<T>>> {
+        if self.has_waited {
+            core.renew_time(meta);
+        }
         let mut take = || value.take().expect("a publish future is not polled after it was ready");
         match self.poll_run(core, lane, 1, |claim| core.complete(claim, take(), meta.take()), context) {
             Poll::Ready(entered) => Poll::Ready(entered.map_err(|failure| failure.with(take()))),

@@ -10,9 +10,10 @@ use futures_sink::Sink;
 use crate::error::Result;
 use crate::message::MetaRef;
 use crate::topic::handle::{Message, Topic, complete_meta};
-use crate::topic::publish::{Lane, PublishError, PublishFailure, Receipt, Room};
+use crate::topic::publish::{Lane, PublishError, PublishFailure, Room};
 use crate::topic::publish_batch::{HAND, PublishBatch};
 use crate::topic::publish_future::{Entering, LaneRef, PublishFuture};
+use crate::topic::receipt::Receipt;
 
 /// One thread's or task's handle for publishing: the fast path. It remembers how far it may write without asking, so that it looks at
 /// shared state once a lap.
@@ -255,15 +256,15 @@ impl<T: Send + 'static> Publisher<T> {
             let meta = self.meta();
             let core = &*self.topic.core;
             let is_late = published > 0 && published % HAND as u64 == 0 && room.is_over();
-            let claim = if is_late {
-                Err(PublishFailure::Timeout)
-            } else {
-                core.enter_run(&mut self.lane, 1, room)
+            let entered = match room {
+                _ if is_late => Err(PublishError::Timeout(value)),
+                Room::Now => core.try_publish(&mut self.lane, value, meta),
+                Room::By(deadline) => core.publish(&mut self.lane, value, meta, deadline),
             };
-            match claim {
-                Ok(claim) => core.complete(claim, value, meta),
-                Err(failure) => return Err(failure.with(std::iter::once(value).chain(values).collect())),
-            };
+            if let Err(refused) = entered {
+                let (failure, value) = refused.split();
+                return Err(failure.with(std::iter::once(value).chain(values).collect()));
+            }
             published += 1;
         }
         Ok(published)

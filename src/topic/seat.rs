@@ -9,6 +9,7 @@
 //! A receiver that leaves with or without a message while work is left wakes one more, so one wake-up per publish is enough.
 
 use crate::delivery::lag::Lagged;
+use crate::delivery::parked::KEPT;
 use crate::message::Meta;
 use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing, Queue, Window};
 use crate::sync::{Arc, Ordering::*};
@@ -50,8 +51,6 @@ pub(crate) struct Seat<T> {
     /// 0; a number, to be tested together with another.
     special: u64,
     pub(super) lender: Lender<Arc<SubscriptionState<T>>>,
-    /// Whether a fresh message has the right of way over a redelivery.
-    fresh_first: bool,
     /// Of tasks that find nothing.
     pub(super) patience: Patience,
     /// Empty between calls; kept so that runs of deliveries do not allocate.
@@ -62,6 +61,17 @@ pub(crate) struct Seat<T> {
 pub(super) enum Fast<'s, T> {
     Queue(&'s Queue<T, Arc<Meta>>),
     Window(&'s Window<T, Arc<Meta>>, &'s Cloner<T>, &'s Cursor<T, Arc<Meta>>, &'s Line),
+}
+
+impl<T> Fast<'_, T> {
+    /// Whether a pop is likely to find something.
+    #[inline(always)]
+    fn looks_plain(&self) -> bool {
+        match self {
+            Self::Queue(queue) => queue.looks_plain(),
+            Self::Window(window, _, cursor, _) => window.looks_plain(cursor),
+        }
+    }
 }
 
 /// How many messages that the filter does not want a receiver skips before it looks at its deadline, or lets other tasks run.
@@ -87,7 +97,6 @@ impl<T: Send + 'static> Seat<T> {
             way,
             special: is_special.into(),
             lender: Lender::new(state.clone()),
-            fresh_first: false,
             patience: Patience::default(),
             values: Vec::new(),
         }
@@ -120,7 +129,12 @@ impl<T: Send + 'static> Seat<T> {
     /// The next plain message of the ring, if nothing stands before it.
     #[inline(always)]
     pub(super) fn pop_plain(&self) -> Option<(u64, T)> {
-        let popped = match self.fast()? {
+        self.pop_from(self.fast()?)
+    }
+
+    #[inline(always)]
+    fn pop_from(&self, fast: Fast<'_, T>) -> Option<(u64, T)> {
+        let popped = match fast {
             Fast::Queue(queue) => queue.pop()?,
             Fast::Window(window, cloner, cursor, line) => {
                 let popped = (cloner.pop)(window, &self.state, cursor, line)?;
@@ -132,26 +146,17 @@ impl<T: Send + 'static> Seat<T> {
         Some(popped)
     }
 
-    /// As `pop_plain`, on the seat's own credit. If that was collected by another seat just now, the message waits beside the ring for whoever has
-    /// credit.
+    /// As `pop_plain`, on the seat's own credit. The credit comes first: who has taken a message can keep it, so none is handed on to a receiver
+    /// that has gone further meanwhile (G1).
     #[inline(always)]
     pub(super) fn pop_on_own_credit(&self) -> Option<(u64, T, Credit<T>)> {
-        if !self.lender.has_credit() {
+        let fast = self.fast()?;
+        if !fast.looks_plain() {
             return None;
         }
-        let (offset, value) = self.pop_plain()?;
-        match self.lender.lend_own() {
-            Some(credit) => Some((offset, value, credit)),
-            None => {
-                self.put_aside(Taken { offset, value, meta: None });
-                None
-            }
-        }
-    }
-
-    #[cold]
-    fn put_aside(&self, taken: Taken<T>) {
-        self.state.change(|beside| beside.ready.push_back(Held::fresh(taken)));
+        let credit = self.lender.lend_own()?;
+        let (offset, value) = self.pop_from(fast)?;
+        Some((offset, value, credit))
     }
 
     /// The next message, if there is one.
@@ -339,11 +344,11 @@ impl<T: Send + 'static> Seat<T> {
             };
         }
         let full = beside.is_parked_full(&state.rules);
-        let again = !beside.ready.is_empty() && (full || !(self.fresh_first && state.has_fresh()));
+        let again = !beside.ready.is_empty() && (full || !(beside.fresh_first && state.has_fresh()));
         if again {
             return self.redeliver::<M>(&state, beside);
         }
-        self.fresh_first = false;
+        beside.fresh_first = false;
         if full {
             return Look::Blocked(Blocked::HeldBack);
         }
@@ -366,9 +371,12 @@ impl<T: Send + 'static> Seat<T> {
         let Some(mut held) = beside.ready.pop_front() else {
             return Look::Ring;
         };
+        if beside.ready.is_empty() && beside.ready.capacity() > KEPT {
+            beside.ready.shrink_to(KEPT);
+        }
+        beside.fresh_first = true;
         state.raise_attention(&beside);
         drop(beside);
-        self.fresh_first = true;
         if let Some(history) = &mut held.history {
             history.attempts = history.attempts.saturating_add(1);
             state.counters.redelivered.fetch_add(1, Relaxed);

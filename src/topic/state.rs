@@ -147,6 +147,8 @@ pub(crate) struct Beside<T> {
     pub(crate) parked: Parked<Held<T>>,
     /// Dead, but the store is full.
     pub(crate) undeliverable: VecDeque<StoredLetter<T>>,
+    /// What failed was delivered last, so something fresh comes next: they take turns, whoever receives.
+    pub(crate) fresh_first: bool,
     pub(crate) lag: LagLog,
     pub(crate) paused: bool,
     /// Unsubscribed, or the broker is closed.
@@ -212,6 +214,7 @@ impl<T> SubscriptionState<T> {
                 ready: VecDeque::new(),
                 parked: Parked::new(),
                 undeliverable: VecDeque::new(),
+                fresh_first: false,
                 lag: LagLog::default(),
                 paused: false,
                 ended: false,

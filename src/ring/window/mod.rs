@@ -358,6 +358,13 @@ impl<T, A> Window<T, A> {
         word & BEHIND != 0 || self.slots.full(position(word)).is_some()
     }
 
+    /// Whether `pop` is likely to find something. Relaxed: the claim looks again.
+    #[inline(always)]
+    pub(crate) fn looks_plain(&self, cursor: &Cursor<T, A>) -> bool {
+        let word = cursor.head.load(Relaxed);
+        self.slots.at(position(word)).is_plain_for(word)
+    }
+
     /// For a subscriber about to sleep, after it has registered: whether there is something after all. See the table of orderings.
     pub(crate) fn recheck_items(&self, cursor: &Cursor<T, A>) -> bool {
         let word = self.tail.settled();

@@ -3,7 +3,7 @@
 use crate::models::check;
 use crate::sync::{Arc, thread};
 use crate::topic::models::{Model, assert_each_once, both_kinds, to_the_end};
-use crate::{Overflow, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
+use crate::{Overflow, RecvError, SubscribeOptions, Subscriber, TopicOptions, TryRecvError};
 
 #[test]
 fn competing_receivers_share_the_messages() {
@@ -17,6 +17,36 @@ fn competing_receivers_share_the_messages() {
         model.topic.close();
         let seen = [to_the_end(&subscription), other.join().unwrap()].concat();
         assert_each_once(seen, 2);
+    });
+}
+
+/// With one credit for both, each takes it from the other between looking for a message and taking it (G1).
+#[test]
+fn each_of_those_that_are_short_of_credit_sees_offsets_ascend() {
+    fn receive(subscriber: &mut Subscriber<u64>, seen: &mut Vec<u64>, attempts: u32) {
+        for _ in 0..attempts {
+            if let Ok(delivery) = subscriber.try_recv() {
+                seen.push(delivery.offset().get());
+                delivery.ack().unwrap();
+            }
+        }
+    }
+    both_kinds(4, |model| {
+        let subscription = model.subscribe_with(|options| options.max_in_flight(1));
+        model.topic.publish_batch([0, 1, 2]).unwrap();
+        let (mut mine, mut other) = (subscription.subscriber(), subscription.subscriber());
+        let mut seen = Vec::new();
+        receive(&mut mine, &mut seen, 1);
+        let receiving = thread::spawn(move || {
+            let mut seen = Vec::new();
+            receive(&mut other, &mut seen, 2);
+            seen
+        });
+        receive(&mut mine, &mut seen, 1);
+        let others = receiving.join().unwrap();
+        receive(&mut mine, &mut seen, 3);
+        assert!(seen.is_sorted() && others.is_sorted(), "{seen:?} {others:?}");
+        assert_each_once([seen, others].concat(), 3);
     });
 }
 
