@@ -418,3 +418,50 @@ fn letters_count_as_stored_while_somebody_looks_through_them() {
     assert_eq!(sub.dead_letters().purge(), 2);
     assert_eq!((sub.dead_letters().len(), sub.stats().parked), (1, 0));
 }
+
+/// Symptom: a letter that had found store and topic full stayed parked for ever while later ones went by it. Cause: only a redrive, a purge or a
+/// new subscriber looked after it. Fix: it follows with the next letter, before that one.
+#[test]
+fn a_letter_that_found_store_and_topic_full_follows_with_the_next_one() {
+    let broker = broker();
+    let topic = broker.topic::<u64>("numbers").unwrap();
+    let sub = topic.subscribe_with(at_once("s").dead_letters_max(1)).unwrap();
+    let dead = broker
+        .topic_with::<u64>("$dead.numbers.s", TopicOptions::new().capacity(1))
+        .unwrap();
+    let undertaker = dead.subscribe("undertaker").unwrap().auto_ack();
+    topic.publish_batch(0..8).unwrap();
+    let mut buried = Vec::new();
+    for _ in 0..3 {
+        sub.recv().unwrap().reject("no").unwrap();
+    }
+    while let Ok(letter) = undertaker.try_recv() {
+        buried.push(letter);
+        if let Ok(delivery) = sub.try_recv() {
+            delivery.reject("no").unwrap();
+        }
+    }
+    assert!(buried.len() >= 5 && buried.iter().copied().eq(0..buried.len() as u64), "{buried:?}");
+}
+
+/// Symptom: a closed topic whose store of letters was full never ended for its receivers. Cause: with so much parked, they waited for fresh
+/// messages to be allowed again. Fix: where none can come, that is the end.
+#[test]
+fn a_closed_topic_ends_although_letters_have_found_no_room() {
+    for max_parked in [1, 2] {
+        let broker = broker();
+        let topic = broker.topic::<u64>("numbers").unwrap();
+        let rules = at_once("s").max_parked(max_parked).dead_letters_max(1);
+        let sub = topic.subscribe_with(rules).unwrap();
+        topic.publish_batch([1, 2]).unwrap();
+        for _ in 0..2 {
+            sub.recv().unwrap().reject("no").unwrap();
+        }
+        assert_eq!(sub.stats().parked, 1);
+        topic.close();
+        assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Closed);
+        assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+        let report = broker.close(PATIENCE);
+        assert_eq!((report.unsettled, report.dead_letters), (1, 1));
+    }
+}

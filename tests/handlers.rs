@@ -462,3 +462,62 @@ fn a_wake_up_of_one_handler_polls_that_one_alone() {
     topic.close();
     assert!(running.as_mut().poll(&mut context).is_ready());
 }
+
+/// Symptom: an executor's other tasks never ran while a handler found one message after the other. Cause: the future did not return as long as
+/// there was something. Fix: it does now and then.
+#[test]
+fn run_async_lets_other_tasks_run_while_there_are_messages() {
+    let topic = topic(16);
+    let sub = topic.subscribe("s").unwrap();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let handling = sub.run_async(1, {
+        let (topic, handled) = (topic.clone(), handled.clone());
+        move |_| {
+            handled.fetch_add(1, Ordering::SeqCst);
+            let _ = topic.try_publish(1);
+            async {}
+        }
+    });
+    topic.publish(0).unwrap();
+    let mut handling = Box::pin(handling);
+    assert!(handling.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(handled.load(Ordering::SeqCst) > 10);
+    topic.close();
+}
+
+/// Symptom: handlers were cut off at their next await when the subscription ended. Cause: the future returned with messages in hand. Fix: it lets
+/// them finish.
+#[test]
+fn run_async_lets_handlers_finish_when_the_subscription_ends() {
+    let topic = topic(16);
+    let sub = topic.subscribe("s").unwrap();
+    let (finished, waker) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None::<Waker>)));
+    let go_on = Arc::new(AtomicBool::new(false));
+    let mut handling = Box::pin(sub.run_async(2, {
+        let (finished, waker, go_on) = (finished.clone(), waker.clone(), go_on.clone());
+        move |_| {
+            let (finished, waker, go_on) = (finished.clone(), waker.clone(), go_on.clone());
+            async move {
+                poll_fn(|context| {
+                    *waker.lock().unwrap() = Some(context.waker().clone());
+                    if go_on.load(Ordering::SeqCst) {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                })
+                .await;
+                finished.store(true, Ordering::SeqCst);
+            }
+        }
+    }));
+    topic.publish(0).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(handling.as_mut().poll(&mut context).is_pending());
+    topic.subscribe("s").unwrap().unsubscribe();
+    assert!(handling.as_mut().poll(&mut context).is_pending(), "one handler is still at work");
+    go_on.store(true, Ordering::SeqCst);
+    waker.lock().unwrap().take().unwrap().wake();
+    assert!(matches!(handling.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    assert!(finished.load(Ordering::SeqCst));
+}

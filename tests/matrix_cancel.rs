@@ -190,6 +190,8 @@ fn leave_receiver(kind: Kind, what: Receive, moment: Moment) {
     let (waker, heir_waker) = (spy.waker(), heir_spy.waker());
     let mut heir = heir_handle.recv_async();
     let cell = || format!("{kind:?} {what:?} {moment:?}");
+    // A stream may be left by whoever polled it, so it uses up no wake-up.
+    let besides = u64::from(what == Receive::StreamNext);
     let mut got = Vec::new();
     let mut published = 0;
     let mut publish = || {
@@ -208,14 +210,14 @@ fn leave_receiver(kind: Kind, what: Receive, moment: Moment) {
         }
         Moment::WokenInVain => {
             publish();
-            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, 0), "{}", cell());
+            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, besides), "{}", cell());
             got.push(sub.try_recv().unwrap().into_inner().unwrap());
             drop(victim);
             publish();
         }
         Moment::HandOff => {
             publish();
-            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, 0), "{}", cell());
+            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, besides), "{}", cell());
             drop(victim);
         }
         Moment::Forgotten => {
@@ -329,6 +331,8 @@ fn leave_publisher(kind: Kind, what: Publish, moment: Moment) {
         assert!(poll(&mut victim, &waker).is_pending(), "{}", cell());
     }
     assert!(poll(&mut heir, &heir_waker).is_pending());
+    // So may a sink.
+    let besides = u64::from(what == Publish::Sink);
     let mut got = vec![];
     let mut expected = vec![0];
     match moment {
@@ -338,7 +342,7 @@ fn leave_publisher(kind: Kind, what: Publish, moment: Moment) {
         }
         Moment::WokenInVain => {
             got.push(sub.try_recv().unwrap());
-            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, 0), "{}", cell());
+            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, besides), "{}", cell());
             topic.try_publish(1).unwrap();
             expected.push(1);
             drop(victim);
@@ -346,7 +350,7 @@ fn leave_publisher(kind: Kind, what: Publish, moment: Moment) {
         }
         Moment::HandOff => {
             got.push(sub.try_recv().unwrap());
-            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, 0), "{}", cell());
+            assert_eq!((spy.wakes(), heir_spy.wakes()), (1, besides), "{}", cell());
             drop(victim);
         }
         Moment::Forgotten => {

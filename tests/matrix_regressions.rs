@@ -2,7 +2,7 @@
 
 mod matrix_support;
 
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -481,4 +481,39 @@ fn a_receiver_never_reads_what_was_dropped_while_its_subscription_ended() {
         });
         drop((topic, done, marks));
     }
+}
+
+/// Symptom: after a payload had panicked as it was dropped, no retry and no ack timeout of any topic came any more. Cause: the panic ended the
+/// timer's thread. Fix: it ends where the payload is dropped.
+#[test]
+fn a_payload_that_panics_when_a_timeout_drops_it_stops_no_timer() {
+    #[derive(Clone)]
+    struct Grenade(Arc<AtomicBool>);
+
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            if self.0.load(SeqCst) {
+                panic_on_purpose();
+            }
+        }
+    }
+
+    hush();
+    let broker = Broker::open("mem:").unwrap();
+    let moment = Duration::from_millis(5);
+    let grenades = broker.topic_with::<Grenade>("grenades", TopicOptions::in_memory()).unwrap();
+    let sub = grenades.subscribe_with(SubscribeOptions::new("s").ack_timeout(moment)).unwrap();
+    let live = Arc::new(AtomicBool::new(false));
+    grenades.publish(Grenade(live.clone())).unwrap();
+    let held = sub.recv().unwrap();
+    sub.unsubscribe();
+    live.store(true, SeqCst);
+    // The timer drops its copy, then goes on with this:
+    let numbers = broker.topic_with::<u64>("numbers", TopicOptions::in_memory()).unwrap();
+    let again = numbers.subscribe_with(SubscribeOptions::new("s").ack_timeout(4 * moment)).unwrap();
+    numbers.publish(1).unwrap();
+    let forgotten = again.recv().unwrap();
+    assert_eq!(*again.recv_timeout(Duration::from_secs(20)).unwrap(), 1, "its timeout came");
+    live.store(false, SeqCst);
+    drop((held, forgotten));
 }

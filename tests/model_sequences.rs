@@ -115,7 +115,7 @@ impl ModelSub {
     }
 
     fn parked_full(&self) -> bool {
-        self.parked.len() + self.undeliverable.len() >= self.rules.max_parked
+        self.parked.len() + self.ready.len() + self.undeliverable.len() >= self.rules.max_parked
     }
 
     fn fail(&mut self, mut held: Held, wait_ms: Option<u64>, reject: bool, now: u64, closed: bool) {
@@ -280,7 +280,7 @@ impl Model {
             if !over && (!sub.ready.is_empty() || sub.parked_full()) {
                 sub.fresh_first = false;
             }
-            if sub.parked_full() && !over {
+            if sub.parked_full() && !over && (!closed || has_fresh) {
                 return Got::Empty;
             }
             if !has_fresh {

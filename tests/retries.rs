@@ -228,3 +228,19 @@ fn the_timers_thread_exists_only_while_something_is_parked() {
     drop((sub, topic, broker));
     until("everything is gone", || timer_threads() == 0);
 }
+
+/// Symptom: with a handler that always failed at once, messages to be delivered again piled up without a bound. Cause: only those that waited for
+/// their time counted for `max_parked`. Fix: those whose time has come do too.
+#[test]
+fn what_is_to_be_delivered_again_at_once_counts_for_max_parked() {
+    let (_, topic, sub) = clocked(1, |rules| rules.max_parked(10).max_failures(u32::MAX).backoff(Backoff::none()));
+    let mut published = 0;
+    for _ in 0..10_000 {
+        while topic.try_publish(published).is_ok() {
+            published += 1;
+        }
+        sub.recv().unwrap().nack().unwrap();
+    }
+    let most = topic.capacity() as u64 + 11;
+    assert!(sub.stats().lag <= most, "{} of at most {most}", sub.stats().lag);
+}

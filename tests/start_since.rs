@@ -60,10 +60,18 @@ fn a_message_has_the_time_at_which_it_entered_not_that_at_which_it_began_to_wait
     let slow = topic.subscribe("slow").unwrap();
     type Publish = fn(&Topic<u32>);
     let publishes: [Publish; 4] = [
-        |topic| drop(topic.publish(1).unwrap()),
-        |topic| drop(topic.publisher().publish_batch([1]).unwrap()),
-        |topic| drop(support::block_on(topic.publish_async(1)).unwrap()),
-        |topic| drop(support::block_on(topic.publish_batch_async([1])).unwrap()),
+        |topic| {
+            topic.publish(1).unwrap();
+        },
+        |topic| {
+            topic.publisher().publish_batch([1]).unwrap();
+        },
+        |topic| {
+            support::block_on(topic.publish_async(1)).unwrap();
+        },
+        |topic| {
+            support::block_on(topic.publish_batch_async([1])).unwrap();
+        },
     ];
     for publish in publishes {
         topic.publish(0).unwrap();

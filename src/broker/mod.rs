@@ -57,6 +57,8 @@ trait AnyTopic: Send + Sync {
     fn payload(&self) -> &'static str;
     fn stats(&self) -> TopicStats;
     fn close(&self);
+    /// Whether somebody can still settle what there is.
+    fn is_unsettled(&self) -> bool;
     /// Ends what is left; returns how many messages that were.
     fn end(&self) -> u64;
 }
@@ -80,6 +82,14 @@ impl<T: Send + 'static> AnyTopic for Topic<T> {
             state.change(|beside| beside.ending += 1);
         }
         Self::close(self);
+    }
+
+    fn is_unsettled(&self) -> bool {
+        Self::stats(self).subscriptions.iter().any(|s| {
+            // Letters that find no room wait for whoever looks after them, not for a receiver.
+            let waits_for_room = self.core.origin(&s.subscription).map_or(0, |state| state.undeliverable());
+            s.lag > waits_for_room && s.handles > 0
+        })
     }
 
     fn end(&self) -> u64 {
@@ -365,7 +375,7 @@ impl Broker {
         }
         for topics in rounds.values() {
             topics.iter().for_each(|topic| topic.close());
-            while topics.iter().any(is_unsettled) && until.is_none_or(|until| Instant::now() < until) {
+            while topics.iter().any(|topic| topic.is_unsettled()) && until.is_none_or(|until| Instant::now() < until) {
                 std::thread::park_timeout(Duration::from_micros(200));
             }
         }
@@ -375,11 +385,6 @@ impl Broker {
         self.inner.topics.lock().by_name.clear();
         CloseReport { unsettled, dead_letters }
     }
-}
-
-/// Whether somebody can still settle what there is.
-fn is_unsettled(topic: &Arc<dyn AnyTopic>) -> bool {
-    topic.stats().subscriptions.iter().any(|s| s.lag > 0 && s.handles > 0)
 }
 
 fn downcast<T: Send + 'static>(name: &str, topic: &dyn AnyTopic) -> Result<Topic<T>> {

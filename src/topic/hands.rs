@@ -122,20 +122,7 @@ where
         context: &mut Context<'_>,
         recv: Pin<&mut impl Future<Output = Result<Delivery<T>, RecvError>>>,
     ) -> Poll<Option<Result<Delivery<T>, RecvError>>> {
-        self.task.polls_with(context.waker());
-        let before = self.handlers.len();
-        let mut at = 0;
-        while at < self.handlers.len() {
-            let Some(outcome) = self.handlers[at].poll(self.state) else {
-                at += 1;
-                continue;
-            };
-            // The future may have kept the delivery, so it goes first.
-            let Handler { delivery, future, .. } = self.handlers.remove(at);
-            drop_contained(future);
-            settle_shared(delivery, outcome);
-        }
-        if self.handlers.len() < before {
+        if self.poll_handlers(context) {
             return Poll::Ready(None);
         }
         if self.handlers.len() >= self.most {
@@ -149,6 +136,32 @@ where
                 Poll::Ready(None)
             }
         }
+    }
+}
+
+impl<T: Send + 'static, Fut: Future<Output: IntoOutcome>> Hands<'_, T, Fut> {
+    /// Polls the handlers until all have finished.
+    pub(crate) fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_handlers(context);
+        if self.handlers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Polls the handlers that want it; whether some have finished.
+    fn poll_handlers(&mut self, context: &mut Context<'_>) -> bool {
+        self.task.polls_with(context.waker());
+        let before = self.handlers.len();
+        let mut at = 0;
+        while at < self.handlers.len() {
+            let Some(outcome) = self.handlers[at].poll(self.state) else {
+                at += 1;
+                continue;
+            };
+            // The future may have kept the delivery, so it goes first.
+            let Handler { delivery, future, .. } = self.handlers.remove(at);
+            drop_contained(future);
+            settle_shared(delivery, outcome);
+        }
+        self.handlers.len() < before
     }
 }
 

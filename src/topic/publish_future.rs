@@ -25,12 +25,22 @@ pub(crate) struct Entering {
     key: Option<Key>,
     /// Whether it has been in line since it last left. What it was woken for may be more than it takes, so whoever leaves passes on what there is.
     has_waited: bool,
+    /// Whether it outlives the future that polls, as that of a sink does.
+    stands: bool,
 }
 
 /// How often a poll looks again for something that clears by itself before it lets other tasks run.
 const LOOKS: u32 = if cfg!(ringmq_loom) { 2 } else { 32 };
 
 impl Entering {
+    /// The place of a sink.
+    pub(crate) fn of_sink() -> Self {
+        Self {
+            stands: true,
+            ..Self::default()
+        }
+    }
+
     /// One poll. The value is taken out of `value` when the message enters, or when it comes back in the error.
     #[inline(always)]
     pub(crate) fn poll<T: Send + 'static>(
@@ -122,7 +132,7 @@ impl Entering {
             }
             Some(_) => true,
             None => {
-                self.key = Some(core.space().listen(Wake::Task(context.waker().clone())));
+                self.key = Some(core.space().listen(Wake::task(context.waker(), self.stands)));
                 self.has_waited = true;
                 true
             }

@@ -51,7 +51,7 @@ impl<T: Send + 'static> Publisher<T> {
             lane: Lane::default(),
             hand: Vec::new(),
             sink: None,
-            entering: Entering::default(),
+            entering: Entering::of_sink(),
         }
     }
 

@@ -281,6 +281,8 @@ impl<T: Send + 'static> SeatRef<'_, T> {
 pub(crate) struct Waiting {
     /// The place, and whether it is among those that wait for credit.
     key: Option<(Key, bool)>,
+    /// Whether it outlives the future that polls, as that of a stream does.
+    stands: bool,
     /// Whether it was woken since it last took something: what for may be left to others if it goes away.
     was_woken: bool,
 }
@@ -289,6 +291,14 @@ pub(crate) struct Waiting {
 const BUSY_LOOKS: u32 = if cfg!(ringmq_loom) { 2 } else { 32 };
 
 impl Waiting {
+    /// The place of a stream.
+    pub(crate) fn of_stream() -> Self {
+        Self {
+            stands: true,
+            ..Self::default()
+        }
+    }
+
     /// One poll of a receive.
     pub(crate) fn poll<T: Send + 'static, R>(
         &mut self,
@@ -352,7 +362,7 @@ impl Waiting {
             }
             Some(_) => true,
             None => {
-                self.key = Some((event.listen(Wake::Task(context.waker().clone())), for_credit));
+                self.key = Some((event.listen(Wake::task(context.waker(), self.stands)), for_credit));
                 state.pass_on(blocked);
                 true
             }

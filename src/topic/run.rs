@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -99,7 +100,6 @@ pub struct DrainReport {
 trait Drain: Send + Sync {
     fn begin(&self);
     fn finish(&self);
-    fn wake(&self);
     fn in_flight(&self) -> u64;
 }
 
@@ -112,10 +112,6 @@ impl<T: Send + 'static> Drain for SubscriptionState<T> {
         self.change(|beside| beside.ending -= 1);
     }
 
-    fn wake(&self) {
-        self.wake_all();
-    }
-
     fn in_flight(&self) -> u64 {
         self.credit.out()
     }
@@ -126,9 +122,10 @@ impl Running {
     /// verdict meanwhile goes back without counting as a failure.
     pub fn drain(self, deadline: Duration) -> DrainReport {
         let until = Instant::now().checked_add(deadline);
-        self.subscription.begin();
+        // First what the handlers look at before they sleep, then the change that wakes them: whoever has registered meanwhile is woken by it, or
+        // finds it when it looks again, and with it the order to stop.
         self.stop.store(1, Release);
-        self.subscription.wake();
+        self.subscription.begin();
         let ended = self.at_work.wait(until);
         if ended {
             self.threads.into_iter().for_each(join);
@@ -276,6 +273,7 @@ impl<T: Send + 'static> Subscription<T> {
         async move {
             let state = subscription.state().clone();
             let mut hands = Hands::new(&state, most);
+            let mut turns = 0;
             loop {
                 let received = {
                     let mut recv = pin!(subscription.recv_async());
@@ -283,12 +281,35 @@ impl<T: Send + 'static> Subscription<T> {
                 };
                 match received {
                     Some(Ok(delivery)) => hands.take(delivery, &handle),
-                    Some(Err(RecvError::Closed)) => return Ok(()),
+                    // Whose subscription has ended may finish what they are at.
+                    Some(Err(RecvError::Closed)) => break,
                     Some(Err(_)) | None => {}
                 }
+                turns += 1;
+                if turns == TURNS {
+                    turns = 0;
+                    let_others_run().await;
+                }
             }
+            poll_fn(|context| hands.poll_rest(context)).await;
+            Ok(())
         }
     }
+}
+
+/// How often `run_async` goes round before it lets the executor's other tasks run.
+const TURNS: u32 = 128;
+
+async fn let_others_run() {
+    let mut has_run = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_run, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn handle_one<T: Send + 'static, O: IntoOutcome>(

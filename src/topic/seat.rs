@@ -349,7 +349,9 @@ impl<T: Send + 'static> Seat<T> {
             return self.redeliver::<M>(&state, beside);
         }
         beside.fresh_first = false;
-        if full {
+        // Of a topic that is closed and empty nothing fresh can come: then this is the end, or what is parked comes before it.
+        let at_end = full && state.shared.ring.is_closed() && state.position() >= state.shared.ring.end() && !state.has_fresh();
+        if full && !at_end {
             return Look::Blocked(Blocked::HeldBack);
         }
         Look::Ring

@@ -31,7 +31,7 @@ impl<T: Send + 'static> SubscriptionState<T> {
     pub(crate) fn failed(&self, mut held: Held<T>, failure: Failure) {
         if self.beside.lock().ended {
             // Nobody will see it again.
-            return;
+            return drop_contained(held);
         }
         let now = self.shared.environment.now();
         let history = held.history();
@@ -161,9 +161,9 @@ impl<T: Send + 'static> SubscriptionState<T> {
         StoredLetter { letter, meta }
     }
 
-    /// Sends on what the dead-letter topic had no room for before, oldest first; whether nothing is left of it.
+    /// Sends on what the dead-letter topic had no room for before, oldest first, and what the store had none for; whether nothing is left of it.
     pub(crate) fn forward_stored(&self, forward: &dyn Forward<T>) -> bool {
-        while let Some(stored) = self.change(|beside| beside.letters.pop()) {
+        while let Some(stored) = self.change(|beside| beside.letters.pop().or_else(|| beside.undeliverable.pop_front())) {
             if let Some(stored) = forward.forward(stored) {
                 self.change(|beside| beside.letters.unpop(stored));
                 return false;

@@ -414,6 +414,11 @@ impl<T> SubscriptionState<T> {
         }
     }
 
+    /// How many dead letters have found no room.
+    pub(crate) fn undeliverable(&self) -> u64 {
+        self.beside.lock().undeliverable.len() as u64
+    }
+
     /// Whether no delivery is out that may come back, and nothing is parked.
     pub(crate) fn is_settled(&self) -> bool {
         self.credit.watch() == 0 && self.beside.lock().parked.is_empty()
@@ -455,8 +460,9 @@ impl<T> Beside<T> {
         self.parked.len() + self.undeliverable.len()
     }
 
+    /// Whether as much as is allowed has been delivered and is to be delivered again, now or later.
     pub(crate) fn is_parked_full(&self, rules: &Rules<T>) -> bool {
-        self.parked_count() >= rules.max_parked
+        self.parked_count() + self.ready.len() >= rules.max_parked
     }
 
     /// The topic is closed, or the subscription over: nothing waits any more, what is parked becomes due.

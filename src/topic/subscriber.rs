@@ -47,7 +47,7 @@ impl<T: Send + 'static, M: Mode> Subscriber<T, M> {
     pub(crate) fn new(seats: &Arc<Seats<T>>) -> Self {
         Self {
             seat: Seat::new(seats.state()),
-            waiting: Waiting::default(),
+            waiting: Waiting::of_stream(),
             seats: seats.clone(),
             mode: PhantomData,
         }

@@ -13,6 +13,9 @@ use crate::user_code::{contained, drop_contained};
 pub(crate) enum Wake {
     Thread(thread::Thread),
     Task(Waker),
+    /// A task whose place belongs to a stream or a sink, not to a future: it may have gone on to something else and never come back. So it uses up
+    /// no wake-up that is meant for one.
+    Standing(Waker),
 }
 
 impl Wake {
@@ -25,9 +28,18 @@ impl Wake {
     fn wake(self) {
         match self {
             Self::Thread(thread) => thread.unpark(),
-            Self::Task(waker) => {
+            Self::Task(waker) | Self::Standing(waker) => {
                 contained(|| waker.wake());
             }
+        }
+    }
+
+    /// Wakes a task; `stands` as in [`Wake::Standing`].
+    pub(crate) fn task(waker: &Waker, stands: bool) -> Self {
+        if stands {
+            Self::Standing(waker.clone())
+        } else {
+            Self::Task(waker.clone())
         }
     }
 }
@@ -74,15 +86,15 @@ impl Event {
 
     /// For a task that is polled again: keeps it registered, with its latest waker. `true` if it was woken meanwhile.
     pub(crate) fn poll(&self, key: Key, waker: &Waker) -> bool {
-        {
+        let stands = {
             let list = self.list.lock();
             match list.wake(key) {
                 None => return true,
-                Some(Wake::Task(old)) if old.will_wake(waker) => return false,
-                Some(_) => {}
+                Some(Wake::Task(old) | Wake::Standing(old)) if old.will_wake(waker) => return false,
+                Some(wake) => matches!(wake, Wake::Standing(_)),
             }
-        }
-        let new = Wake::Task(waker.clone());
+        };
+        let new = Wake::task(waker, stands);
         let mut list = self.list.lock();
         let woken = list.is_woken(key);
         let old = list.replace(key, new);
@@ -135,20 +147,26 @@ impl Event {
         woken
     }
 
-    /// Wakes one waiter that was not woken yet.
+    /// Wakes one waiter that was not woken yet, and those before it that may not listen any more (see [`Wake::Standing`]).
     #[cold]
     pub(crate) fn notify(&self) {
-        let wake = {
-            let mut list = self.list.lock();
-            let wake = list.wake_first();
-            if wake.is_some() {
-                self.asleep.fetch_sub(1, Relaxed);
-                self.sleepers.fetch_sub(1, Relaxed);
-            }
-            wake
-        };
-        if let Some(wake) = wake {
+        // Not those who come meanwhile: one that is woken may be back at once.
+        for _ in 0..self.registered() {
+            let wake = {
+                let mut list = self.list.lock();
+                let wake = list.wake_first();
+                if wake.is_some() {
+                    self.asleep.fetch_sub(1, Relaxed);
+                    self.sleepers.fetch_sub(1, Relaxed);
+                }
+                wake
+            };
+            let Some(wake) = wake else { return };
+            let stands = matches!(wake, Wake::Standing(_));
             wake.wake();
+            if !stands {
+                return;
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 
 use crate::sync::{Arc, Weak, plain};
 use crate::time::{Clock, Timestamp};
+use crate::user_code::contained;
 
 /// Something that has things to do at certain times.
 pub(crate) trait Fire: Send + Sync {
@@ -136,9 +137,11 @@ impl Timer {
                 }
             };
             let Some(target) = target else { break };
-            if let Some(target) = target.upgrade()
-                && let Some(next) = target.fire(now)
-            {
+            let Some(target) = target.upgrade() else { continue };
+            let mut next = None;
+            // What it calls may drop payloads and call wakers, which are code of the user; others wait for this thread.
+            contained(|| next = target.fire(now));
+            if let Some(next) = next {
                 self.schedule(next, Arc::downgrade(&target));
             }
         }
