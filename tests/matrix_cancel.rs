@@ -503,6 +503,34 @@ fn waiters_that_come_and_go_leave_no_memory_behind() {
     }
 }
 
+/// One that waits for credit, not for a message, and is woken and dropped passes the credit on.
+#[test]
+fn a_receive_that_waits_for_credit_and_is_dropped_passes_it_on() {
+    for kind in KINDS {
+        for woken in [false, true] {
+            let (topic, other) = kind.pair::<u64>(4);
+            other.unsubscribe();
+            let sub = topic.subscribe_with(SubscribeOptions::new("short").max_in_flight(1)).unwrap();
+            topic.publish_batch([1, 2]).unwrap();
+            let held = sub.recv().unwrap();
+            let (spy, heir_spy) = (Spy::new(), Spy::new());
+            let (mut victim, mut heir) = (sub.recv_async(), sub.recv_async());
+            assert!(poll(&mut victim, &spy.waker()).is_pending());
+            assert!(poll(&mut heir, &heir_spy.waker()).is_pending());
+            if woken {
+                held.ack().unwrap();
+                assert_eq!((spy.wakes(), heir_spy.wakes()), (1, 0), "{kind:?}");
+                drop(victim);
+            } else {
+                drop(victim);
+                held.ack().unwrap();
+            }
+            assert_eq!(heir_spy.wakes(), 1, "{kind:?}: it sleeps beside a credit");
+            assert!(matches!(poll(&mut heir, &heir_spy.waker()), Poll::Ready(Ok(d)) if *d == 2));
+        }
+    }
+}
+
 /// Polled with another waker, a future is woken through the latest one.
 #[test]
 fn the_latest_waker_is_the_one_that_is_called() {

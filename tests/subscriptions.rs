@@ -507,3 +507,41 @@ fn payloads_need_no_more_than_the_kind_of_topic_asks_for() {
     topic.publish(NoSerde("x")).unwrap();
     assert_eq!(sub.recv().unwrap().0, "x");
 }
+
+/// The defaults that the documentation names, each by what it does.
+#[test]
+fn the_defaults_are_those_that_are_documented() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let topic = broker().topic::<u64>("t").unwrap();
+    let sub = topic.subscribe("s").unwrap();
+    assert_eq!(topic.capacity(), 1024);
+    topic.publish_batch(0..1024).unwrap();
+    let mut held: Vec<_> = std::iter::from_fn(|| sub.try_recv().ok()).collect();
+    assert_eq!(held.len(), 1024);
+    topic.publish(1024).unwrap();
+    assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::InFlightFull);
+    held.clear();
+
+    let sub = topic.subscribe_with(SubscribeOptions::new("fails").start(Start::Latest)).unwrap();
+    topic.subscribe("s").unwrap().unsubscribe();
+    topic.publish(0).unwrap();
+    for failures in 1..=16 {
+        assert_eq!(sub.stats().dead_letters, 0, "after {failures} failures");
+        sub.recv().unwrap().nack_after(Duration::ZERO).unwrap();
+    }
+    assert_eq!(sub.stats().dead_letters, 1);
+
+    for n in 1..10_001 {
+        topic.publish(n).unwrap();
+        sub.recv().unwrap().reject("no").unwrap();
+    }
+    assert_eq!((sub.stats().dead_letters, sub.stats().parked), (10_000, 1));
+    assert_eq!(sub.dead_letters().purge(), 10_000);
+
+    for n in 0..16_384 {
+        topic.publish(n).unwrap();
+        sub.recv().unwrap().nack_after(HOUR).unwrap();
+    }
+    topic.publish(0).unwrap();
+    assert_eq!((sub.stats().parked, sub.try_recv().unwrap_err()), (16_384, TryRecvError::Empty));
+}

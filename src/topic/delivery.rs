@@ -19,8 +19,8 @@ use crate::topic::state::{Held, SubscriptionState};
 
 /// One hand-over of one message. It is owned, and owning it is the lease: each verdict consumes it, so there is exactly one.
 ///
-/// Dropping it without a verdict (an early `?`, a panic, a cancelled future) is a nack, unless the subscription's handlers are being
-/// drained: then the message simply goes back. Leaking it (`mem::forget`) keeps the message in flight for ever, unless there is an ack timeout.
+/// Dropping it without a verdict (an early `?`, a panic, a cancelled future) is a nack, unless the subscription's handlers are being drained or
+/// its broker is closing: then the message simply goes back. Leaking it (`mem::forget`) keeps the message in flight for ever, unless there is an ack timeout.
 ///
 /// # Examples
 ///

@@ -209,7 +209,7 @@ impl<T> SubscribeOptions<T> {
         self
     }
 
-    /// How many messages may wait for a retry before the subscription takes no new ones, at least 1. Default: 16,384.
+    /// How many messages may be left to be delivered again, now or later, before the subscription takes no new ones, at least 1. Default: 16,384.
     pub fn max_parked(mut self, messages: usize) -> Self {
         self.max_parked = Some(messages);
         self

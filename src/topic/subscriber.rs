@@ -18,7 +18,8 @@ use crate::topic::subscription::{Seats, Subscription};
 /// One thread's or task's handle on a subscription: the fast path. It competes with the subscription's other receivers.
 ///
 /// It is a [`Stream`], and by [`iter`](Self::iter) or in a `for` loop it blocks as an iterator; both tell what was lost and end when the
-/// subscription is closed.
+/// subscription is closed. A stream may be left by whoever polled it, so a new message wakes all streams that wait for one, and one of them gets it;
+/// of tasks that wait in [`recv_async`](Self::recv_async) it wakes one.
 ///
 /// # Examples
 ///
