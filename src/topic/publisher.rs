@@ -18,7 +18,8 @@ use crate::topic::receipt::Receipt;
 /// One thread's or task's handle for publishing: the fast path. It remembers how far it may write without asking, so that it looks at
 /// shared state once a lap.
 ///
-/// It is a [`Sink`]; closing the sink flushes it and leaves the topic open.
+/// It is a [`Sink`]; closing the sink flushes it and leaves the topic open. What the sink has taken and not flushed comes after what another verb
+/// of the handle publishes meanwhile.
 ///
 /// # Examples
 ///

@@ -295,7 +295,7 @@ impl<T> Beside<T> {
 /// Letters are kept until they are redriven or purged. While the topic `$dead.<topic>.<subscription>` is open and has a subscription, they go there
 /// instead, with their history in headers: `dead-topic`, `dead-subscription`, `dead-offset`, `dead-reason`, `dead-attempts`, `dead-failures`,
 /// `dead-first-failed` and `dead-last-failed` (nanoseconds since 1970), and `dead-error` if there was one. Those that found it full follow with the
-/// next letter.
+/// next letter. A subscription that is made anew under the same name sends its letters there once that topic is opened again.
 ///
 /// What one call lists or redrives is out of reach of other calls until it is done; it counts all the while.
 ///
