@@ -440,3 +440,28 @@ fn what_is_appended_behind_a_name_that_reaches_far_stays() {
     let after = read_salvaging(&log).unwrap().0;
     assert!(after.len() == before + 1 && after.iter().any(|r| r.topic == 2), "{report:?}");
 }
+
+/// Symptom: a synced append was lost at the next opening. Cause: behind a name with the last number there is, the next segment got a
+/// name that no opening reads. Fix: an opening whose numbers would run out is refused before it changes anything.
+#[test]
+fn a_name_that_uses_up_the_numbers_is_refused_and_costs_nothing() {
+    let disk = made(6);
+    let before = disk.files();
+    let last = segments(&disk).pop().unwrap();
+    let whole = disk.read(&last).unwrap();
+    let first = last.file_name().unwrap().to_str().unwrap()[..16].to_owned();
+    let far = last.with_file_name(format!("{first}-7ffffffffffffffe.0.log"));
+    let mut headless = whole.clone();
+    headless[..1024].fill(0);
+    disk.remove(&last);
+    disk.put(&far, &headless);
+    let opened = Log::open(Arc::new(disk.clone()), DIR, options());
+    assert!(matches!(opened, Err(LogError::TooLarge { .. })), "{opened:?}");
+    let (reader, _) = Log::open(Arc::new(disk.clone()), DIR, options().read_only()).unwrap();
+    assert_eq!(read_salvaging(&reader).unwrap().0.len(), all().len());
+    assert_eq!(disk.read(&far).unwrap(), headless);
+    disk.remove(&far);
+    disk.put(&last, &whole);
+    assert_eq!(disk.files(), before);
+    assert_eq!(open(&disk).unwrap().0, all());
+}

@@ -191,6 +191,7 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError::Locked`], [`LogError::Refused`], [`LogError::NewerFormat`], [`LogError::Options`], [`LogError::Io`];
+    /// [`LogError::TooLarge`] when a name has used up the numbers of segments, or there are too many files;
     /// [`LogError::NotFound`] for a log that is to be read only and is not there.
     pub fn open(vfs: Arc<dyn Vfs>, dir: impl AsRef<Path>, options: LogOptions) -> Result<(Self, OpenReport), LogError> {
         let opened = open::open(vfs, dir.as_ref(), options)?;

@@ -79,6 +79,10 @@ impl fmt::Display for Name {
     }
 }
 
+/// The highest number that an opening may begin with. Names are read for as many more as no process will ever make, so that
+/// whatever it writes is found again.
+pub(crate) const LAST_NUMBER: u64 = u64::MAX / 2 - (1 << 32);
+
 pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const META: &str = "META";
 pub(crate) const META_TMP: &str = "META.tmp";

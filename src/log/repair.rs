@@ -65,6 +65,13 @@ struct Start {
 
 /// Carries out a plan. What it returns is durable.
 pub(crate) fn repair(dir: &Dir, plan: &mut Plan, options: &LogOptions, salt: u64) -> Result<Fresh, LogError> {
+    if plan.next_number > name::LAST_NUMBER {
+        return Err(LogError::TooLarge {
+            what: "a segment number",
+            size: plan.next_number,
+            limit: name::LAST_NUMBER,
+        });
+    }
     let log_id = plan
         .log_id
         .unwrap_or_else(|| u128::from(crc::spread(salt)) << 64 | u128::from(crc::spread(!salt)));

@@ -1,4 +1,10 @@
 //! Handlers: threads or tasks that receive, call a function of the user, and settle as it says.
+//!
+//! | access | ordering | why |
+//! |---|---|---|
+//! | `Running::stop`, set | Release | before a change of the subscription, which is a read-modify-write: a handler that sleeps has registered before that and is woken by it, or looks again after it and finds the order |
+//! | `Running::stop`, read | Acquire | the other half |
+//! | `AtWork::threads` | AcqRel, each a read-modify-write | of the last handler to end and whoever waits for it, one sees the other: see `wait` |
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -97,14 +103,17 @@ pub struct DrainReport {
 }
 
 /// A subscription that is being drained, whatever its payload.
-trait Drain: Send + Sync {
-    fn begin(&self);
+pub(super) trait Drain: Send + Sync {
+    /// Orders those who watch `stop` to stop.
+    fn begin(&self, stop: &AtomicUsize);
     fn finish(&self);
     fn in_flight(&self) -> u64;
 }
 
 impl<T: Send + 'static> Drain for SubscriptionState<T> {
-    fn begin(&self) {
+    fn begin(&self, stop: &AtomicUsize) {
+        // In this order: see the table above.
+        stop.store(1, Release);
         self.change(|beside| beside.ending += 1);
     }
 
@@ -122,10 +131,7 @@ impl Running {
     /// verdict meanwhile goes back without counting as a failure.
     pub fn drain(self, deadline: Duration) -> DrainReport {
         let until = Instant::now().checked_add(deadline);
-        // First what the handlers look at before they sleep, then the change that wakes them: whoever has registered meanwhile is woken by it, or
-        // finds it when it looks again, and with it the order to stop.
-        self.stop.store(1, Release);
-        self.subscription.begin();
+        self.subscription.begin(&self.stop);
         let ended = self.at_work.wait(until);
         if ended {
             self.threads.into_iter().for_each(join);

@@ -1,8 +1,10 @@
 //! Threads that sleep: who has to wake them.
 
 use crate::models::check;
-use crate::sync::thread;
+use crate::sync::{Arc, AtomicUsize, thread};
 use crate::topic::models::{Model, both_kinds};
+use crate::topic::receive::Until;
+use crate::topic::run::Drain;
 use crate::{PublishError, RecvError};
 
 #[test]
@@ -12,6 +14,25 @@ fn a_sleeping_receiver_is_woken_by_a_publish() {
         let receiver = thread::spawn(move || subscriber.recv());
         model.publisher().publish(7).unwrap();
         assert_eq!(receiver.join().unwrap(), Ok(7));
+    });
+}
+
+#[test]
+fn a_handler_that_goes_to_sleep_is_told_to_stop() {
+    both_kinds(1, |model| {
+        let subscription = model.subscribe();
+        let mut subscriber = subscription.subscriber();
+        let stop = Arc::new(AtomicUsize::new(0));
+        let ordered = stop.clone();
+        let handling = thread::spawn(move || {
+            let until = Until {
+                deadline: None,
+                stop: Some(&ordered),
+            };
+            subscriber.recv_until(until).map(drop)
+        });
+        subscription.state().begin(&stop);
+        assert_eq!(handling.join().unwrap(), Err(RecvError::Timeout));
     });
 }
 
