@@ -92,6 +92,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
+mod allowance;
 mod aside;
 mod batch;
 mod block;

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::allowance::Allowance;
 use super::block::{HEAD, Head, MAGIC};
 use super::directory::Slot;
 use super::header::{Fill, Header};
@@ -56,7 +57,11 @@ impl Source<'_> {
 
     /// The same, for a block that begins before `until`.
     pub(crate) fn resync_within(&self, window: &mut Window, from: u64, until: u64) -> io::Result<Option<(u64, Head)>> {
-        self.search(window, from, until, &mut Allowance::new())
+        // One for the file: a search for each of many damaged places gets no allowance of its own.
+        let mut allowance = std::mem::take(window.allowance());
+        let found = self.search(window, from, until, &mut allowance);
+        *window.allowance() = allowance;
+        found
     }
 
     fn search(&self, window: &mut Window, from: u64, until: u64, allowance: &mut Allowance) -> io::Result<Option<(u64, Head)>> {
@@ -66,6 +71,7 @@ impl Source<'_> {
             if bytes.len() < HEAD {
                 return Ok(None);
             }
+            let before = position;
             match find_magic(bytes, self.header.align as usize) {
                 None => {
                     // Every place whose magic is at hand was looked at.
@@ -76,7 +82,7 @@ impl Source<'_> {
                     position += skip as u64;
                     let claimed = Head::parse(window.fetch(self.file, position, HEAD, self.limit)?);
                     let claimed = claimed.filter(|head| self.belongs(head, position));
-                    if claimed.is_some_and(|head| allowance.spend(head.front() as u64, position - from))
+                    if claimed.is_some_and(|head| allowance.spend(head.front() as u64))
                         && let Some(head) = self.block(window, position)?
                     {
                         return Ok(Some((position, head)));
@@ -84,6 +90,7 @@ impl Source<'_> {
                     position += self.header.align;
                 }
             }
+            allowance.searched += position - before;
         }
         Ok(None)
     }
@@ -118,32 +125,6 @@ impl Source<'_> {
             && head.epoch == self.header.epoch
             && head.lsn == self.header.lsn_of(position)
             && head.durable <= head.lsn
-    }
-}
-
-/// How many bytes a search may check for being the front of a block and find to be none.
-///
-/// A damaged place holds a few such fronts. But bytes that were laid out for it could say at every step that a long directory follows, and
-/// looking through a segment would take the square of its length. What is over the allowance is passed over like damage.
-#[derive(Debug)]
-struct Allowance {
-    spent: u64,
-}
-
-impl Allowance {
-    /// The longest front there is, a few times.
-    const START: u64 = 64 << 20;
-    const PER_BYTE: u64 = 16;
-
-    fn new() -> Self {
-        Self { spent: 0 }
-    }
-
-    /// Tells whether a front of that length may be checked, so far behind the start of the search.
-    fn spend(&mut self, front: u64, searched: u64) -> bool {
-        let may = self.spent + front <= Self::START + searched * Self::PER_BYTE;
-        self.spent += if may { front } else { 0 };
-        may
     }
 }
 
@@ -190,9 +171,8 @@ fn find_magic(bytes: &[u8], align: usize) -> Option<usize> {
 /// Finds the first block of a segment whose header is lost, so that neither its place in the log nor its epoch is known.
 pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix: u32, limit: u64) -> io::Result<Option<(u64, Head)>> {
     let mut window = Window::new();
-    let start = u64::from(Header::bytes_for(align));
-    let mut position = start;
-    let mut allowance = Allowance::new();
+    let mut position = u64::from(Header::bytes_for(align));
+    let mut allowance = Allowance::default();
     while position < limit {
         let bytes = window.fetch(file, position, HEAD, limit)?;
         if bytes.len() < HEAD {
@@ -200,13 +180,16 @@ pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix:
         }
         let Some(skip) = find_magic(bytes, align as usize) else {
             // Every place whose magic is at hand was looked at.
-            position += (bytes.len() as u64 - 4) / align * align + align;
+            let step = (bytes.len() as u64 - 4) / align * align + align;
+            position += step;
+            allowance.searched += step;
             continue;
         };
         position += skip as u64;
+        allowance.searched += skip as u64;
         let bytes = window.fetch(file, position, HEAD, limit)?;
         let claimed = Head::parse(bytes).filter(|head| head.segment == segment);
-        if let Some(head) = claimed.filter(|head| allowance.spend(head.front() as u64, position - start)) {
+        if let Some(head) = claimed.filter(|head| allowance.spend(head.front() as u64)) {
             let front = window.fetch(file, position, head.front(), limit)?;
             if front.get(..head.front()).is_some_and(|front| head.check(front, log_mix).is_some()) {
                 return Ok(Some((position, head)));
@@ -272,12 +255,19 @@ mod tests {
             log_mix: 9,
             limit: bytes.len() as u64,
         };
-        let mut allowance = Allowance::new();
+        let mut allowance = Allowance::default();
         let found = source.search(&mut Window::new(), start as u64, source.limit, &mut allowance);
         assert!(found.expect("no disk to fail").is_none());
         let fronts = bytes.len() / HEAD * (512 << 10);
         let most = Allowance::START + Allowance::PER_BYTE * source.limit;
         assert!(allowance.spent > Allowance::START / 2 && allowance.spent <= most, "{allowance:?}");
         assert!(fronts as u64 > 10 * most, "else nothing is shown");
+        // Searches for each of many damaged places, one behind the other, share it.
+        let mut window = Window::new();
+        for from in (start as u64..source.limit).step_by(source.limit as usize / 16) {
+            let until = source.limit.min(from + source.limit / 16);
+            assert!(source.resync_within(&mut window, from, until).expect("no disk to fail").is_none());
+        }
+        assert!(window.allowance().spent <= most, "{:?}", window.allowance());
     }
 }

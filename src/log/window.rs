@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::allowance::Allowance;
 use super::vfs::VfsFile;
 
 /// The bytes of a file around the place that is being read.
@@ -18,6 +19,7 @@ pub(crate) struct Window {
     filled: usize,
     read: u64,
     unreadable: Vec<u64>,
+    allowance: Allowance,
 }
 
 impl Window {
@@ -28,13 +30,20 @@ impl Window {
             filled: 0,
             read: 0,
             unreadable: Vec::new(),
+            allowance: Allowance::default(),
         }
+    }
+
+    /// What searches in this file may still check.
+    pub(crate) fn allowance(&mut self) -> &mut Allowance {
+        &mut self.allowance
     }
 
     /// Forgets what was read: the next bytes come from another file, or may have changed.
     pub(crate) fn reset(&mut self) {
         self.filled = 0;
         self.unreadable.clear();
+        self.allowance = Allowance::default();
     }
 
     /// Where sectors began that could not be read, in files read since the last reset.
