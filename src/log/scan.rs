@@ -3,7 +3,6 @@
 
 use std::io;
 
-use super::allowance::Allowance;
 use super::block::{HEAD, Head, MAGIC};
 use super::directory::Slot;
 use super::header::{Fill, Header};
@@ -28,7 +27,7 @@ impl Source<'_> {
         let Some(head) = Head::parse(window.fetch(self.file, position, HEAD, self.limit)?) else {
             return Ok(None);
         };
-        if !self.belongs(&head, position) || self.limit - position < head.len() as u64 {
+        if !self.belongs(&head, position) || self.limit - position < head.len() as u64 || !window.allowance().has(head.front()) {
             return Ok(None);
         }
         // The front alone first: a length is believed only when its CRC was right.
@@ -37,6 +36,7 @@ impl Source<'_> {
             .get(..head.front())
             .is_some_and(|front| head.check(front, self.log_mix).is_some());
         if !is_checked {
+            window.allowance().spend(head.front());
             return Ok(None);
         }
         let bytes = window.fetch(self.file, position, head.len(), self.limit)?;
@@ -57,14 +57,6 @@ impl Source<'_> {
 
     /// The same, for a block that begins before `until`.
     pub(crate) fn resync_within(&self, window: &mut Window, from: u64, until: u64) -> io::Result<Option<(u64, Head)>> {
-        // One for the file: a search for each of many damaged places gets no allowance of its own.
-        let mut allowance = std::mem::take(window.allowance());
-        let found = self.search(window, from, until, &mut allowance);
-        *window.allowance() = allowance;
-        found
-    }
-
-    fn search(&self, window: &mut Window, from: u64, until: u64, allowance: &mut Allowance) -> io::Result<Option<(u64, Head)>> {
         let mut position = from;
         while position < until {
             let bytes = window.fetch(self.file, position, HEAD, self.limit)?;
@@ -82,7 +74,7 @@ impl Source<'_> {
                     position += skip as u64;
                     let claimed = Head::parse(window.fetch(self.file, position, HEAD, self.limit)?);
                     let claimed = claimed.filter(|head| self.belongs(head, position));
-                    if claimed.is_some_and(|head| allowance.spend(head.front() as u64))
+                    if claimed.is_some()
                         && let Some(head) = self.block(window, position)?
                     {
                         return Ok(Some((position, head)));
@@ -90,7 +82,7 @@ impl Source<'_> {
                     position += self.header.align;
                 }
             }
-            allowance.searched += position - before;
+            window.allowance().searched += position - before;
         }
         Ok(None)
     }
@@ -172,7 +164,6 @@ fn find_magic(bytes: &[u8], align: usize) -> Option<usize> {
 pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix: u32, limit: u64) -> io::Result<Option<(u64, Head)>> {
     let mut window = Window::new();
     let mut position = u64::from(Header::bytes_for(align));
-    let mut allowance = Allowance::default();
     while position < limit {
         let bytes = window.fetch(file, position, HEAD, limit)?;
         if bytes.len() < HEAD {
@@ -182,18 +173,19 @@ pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix:
             // Every place whose magic is at hand was looked at.
             let step = (bytes.len() as u64 - 4) / align * align + align;
             position += step;
-            allowance.searched += step;
+            window.allowance().searched += step;
             continue;
         };
         position += skip as u64;
-        allowance.searched += skip as u64;
+        window.allowance().searched += skip as u64;
         let bytes = window.fetch(file, position, HEAD, limit)?;
         let claimed = Head::parse(bytes).filter(|head| head.segment == segment);
-        if let Some(head) = claimed.filter(|head| allowance.spend(head.front() as u64)) {
+        if let Some(head) = claimed.filter(|head| window.allowance().has(head.front())) {
             let front = window.fetch(file, position, head.front(), limit)?;
             if front.get(..head.front()).is_some_and(|front| head.check(front, log_mix).is_some()) {
                 return Ok(Some((position, head)));
             }
+            window.allowance().spend(head.front());
         }
         position += align;
     }
@@ -203,6 +195,7 @@ pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix:
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
+    use crate::log::allowance::Allowance;
     use crate::log::block::{Kind, MAX_BLOCK};
     use crate::log::sim::SimDisk;
     use crate::log::vfs::{Open, Vfs};
@@ -255,12 +248,13 @@ mod tests {
             log_mix: 9,
             limit: bytes.len() as u64,
         };
-        let mut allowance = Allowance::default();
-        let found = source.search(&mut Window::new(), start as u64, source.limit, &mut allowance);
+        let mut window = Window::new();
+        let found = source.resync(&mut window, start as u64);
         assert!(found.expect("no disk to fail").is_none());
         let fronts = bytes.len() / HEAD * (512 << 10);
         let most = Allowance::START + Allowance::PER_BYTE * source.limit;
-        assert!(allowance.spent > Allowance::START / 2 && allowance.spent <= most, "{allowance:?}");
+        let spent = window.allowance().spent;
+        assert!(spent > Allowance::START / 2 && spent <= most, "{spent}");
         assert!(fronts as u64 > 10 * most, "else nothing is shown");
         // Searches for each of many damaged places, one behind the other, share it.
         let mut window = Window::new();
