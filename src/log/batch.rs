@@ -64,19 +64,19 @@ impl Batch {
     ///
     /// # Panics
     ///
-    /// If `encode` makes the buffer shorter.
+    /// If `encode` makes the buffer shorter; the batch is empty then. If `encode` panics, the record is taken out again.
     #[track_caller]
     pub fn push_with(&mut self, tag: Tag, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), LogError> {
         self.make_room();
         let start = self.buffer.len();
-        encode(&mut self.buffer);
-        assert!(self.buffer.len() >= start, "encoding a record made the batch shorter");
-        let len = self.buffer.len() - start;
-        if let Err(error) = self.check_with(start - block::ROOM, len) {
-            self.buffer.truncate(start);
-            return Err(error);
-        }
-        self.entries.push(Entry::new(tag, len, crc32c(&self.buffer[start..])));
+        let unfinished = Unfinished { batch: self, start };
+        let batch = &mut *unfinished.batch;
+        encode(&mut batch.buffer);
+        assert!(batch.buffer.len() >= start, "encoding a record made the batch shorter");
+        let len = batch.buffer.len() - start;
+        batch.check_with(start - block::ROOM, len)?;
+        batch.entries.push(Entry::new(tag, len, crc32c(&batch.buffer[start..])));
+        std::mem::forget(unfinished);
         Ok(())
     }
 
@@ -138,5 +138,62 @@ impl Batch {
 impl Default for Batch {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Takes out again what was encoded of a record that did not become one: bytes without an entry would shift every body
+/// behind them.
+struct Unfinished<'a> {
+    batch: &'a mut Batch,
+    start: usize,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.batch.buffer.len() < self.start {
+            self.batch.clear(); // bodies of other records are gone with it
+        } else {
+            self.batch.buffer.truncate(self.start);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn bodies(batch: &Batch) -> usize {
+        batch.entries.iter().map(|entry| entry.len as usize).sum()
+    }
+
+    /// Symptom: an append after a panic in `encode` answered Ok for a block that no reader could read. Cause: the bytes of
+    /// the half-encoded record stayed in the buffer without an entry. Fix: a guard takes them out while unwinding.
+    #[test]
+    fn a_panic_while_encoding_leaves_nothing_of_the_record() {
+        let mut batch = Batch::new();
+        batch.push(Tag::default(), b"before").expect("small");
+        let half = |body: &mut Vec<u8>| {
+            body.extend_from_slice(b"half");
+            panic!("the owner's encoder fails");
+        };
+        let encoded = catch_unwind(AssertUnwindSafe(|| batch.push_with(Tag::default(), half)));
+        assert!(encoded.is_err());
+        assert_eq!((batch.len(), batch.bytes()), (1, bodies(&batch)));
+        batch
+            .push_with(Tag::default(), |body| body.extend_from_slice(b"behind"))
+            .expect("small");
+        assert_eq!((batch.len(), batch.bytes()), (2, bodies(&batch)));
+        assert_eq!(&batch.buffer[block::ROOM..], b"beforebehind");
+    }
+
+    #[test]
+    fn an_encoder_that_shortens_the_batch_empties_it() {
+        let mut batch = Batch::new();
+        batch.push(Tag::default(), b"before").expect("small");
+        let encoded = catch_unwind(AssertUnwindSafe(|| batch.push_with(Tag::default(), Vec::clear)));
+        assert!(encoded.is_err());
+        assert!(batch.is_empty() && batch.bytes() == 0);
     }
 }
