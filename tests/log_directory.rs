@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringmq::log::sim::SimDisk;
-use ringmq::log::{Background, DamageKind, Level, Log, LogError, LogOptions, OpenReport, Record, Verify};
+use ringmq::log::{Background, DamageKind, Level, Log, LogError, LogOptions, OnDamage, OpenReport, Record, Verify};
 
 use log_support::oracle::Rec;
 use log_support::session::{DIR, read_salvaging};
@@ -184,6 +184,29 @@ fn a_lost_identity_is_found_again_in_the_segments() {
         disk.kill();
         assert_eq!(open(&disk).unwrap().0, all());
     }
+}
+
+/// Symptom: a log whose identity and only header were lost was replaced by an empty one, even with Refuse. Cause: no identity
+/// meant a new log, whatever files there were. Fix: files with names of segments and no identity are damage.
+#[test]
+fn a_log_whose_identity_is_lost_everywhere_is_damaged_and_not_new() {
+    let disk = made(1);
+    disk.remove(format!("{DIR}/META"));
+    for segment in segments(&disk) {
+        let mut bytes = disk.read(&segment).unwrap();
+        bytes[..1024].fill(0);
+        disk.put(&segment, &bytes);
+    }
+    let before = segments(&disk);
+    let refused = Log::open(Arc::new(disk.clone()), DIR, options().on_damage(OnDamage::Refuse));
+    assert!(matches!(refused, Err(LogError::Refused { .. })), "{refused:?}");
+    let read_only = Log::open(Arc::new(disk.clone()), DIR, options().read_only());
+    assert!(matches!(read_only, Err(LogError::Refused { .. })), "{read_only:?}");
+    assert_eq!(segments(&disk), before);
+    let (found, report, _) = open(&disk).unwrap();
+    assert!(!report.created && report.damage.len() == 1 + before.len(), "{report:?}");
+    assert!(found.is_empty() && report.kept == before, "{report:?}");
+    assert!(before.iter().all(|file| disk.read(file).is_some()));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::LogError;
 use super::name::{self, Name, SegmentName};
 use super::vfs::{EntryKind, Open, Vfs, VfsFile, VfsLock};
-use super::window::read_around;
+use super::window::{Losses, read_around};
 
 /// Where the files of a log are, and the file system that has them.
 #[derive(Clone, Debug)]
@@ -108,10 +108,14 @@ impl Dir {
         })
     }
 
-    /// Reads all of a small file, up to `limit` bytes; `None` when there is no such file.
-    pub(crate) fn read_small(&self, path: &Path, limit: usize) -> Result<Option<Vec<u8>>, LogError> {
+    /// Reads all of a small file, up to `limit` bytes; `None` when there is no such file. When the device gives nothing of it,
+    /// the bytes are none and `unread` says why: what is in this file may be known from elsewhere.
+    pub(crate) fn read_small(&self, path: &Path, limit: usize, unread: &mut Option<LogError>) -> Result<Option<Vec<u8>>, LogError> {
         match self.vfs.open(path, Open::Read) {
-            Ok(file) => read_front(&*file, limit).map(Some).map_err(|e| LogError::io("read", path, e)),
+            Ok(file) => Ok(Some(read_front(&*file, limit).unwrap_or_else(|e| {
+                unread.get_or_insert(LogError::io("read", path, e));
+                Vec::new()
+            }))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(LogError::io("open", path, e)),
         }
@@ -152,13 +156,13 @@ impl Dir {
 }
 
 /// Reads the first bytes of a file, fewer if it is shorter. A sector that cannot be read is zeros: all that is read here is
-/// there twice, or checked.
+/// there twice, or checked. If none can be read, that is an error.
 pub(crate) fn read_front(file: &dyn VfsFile, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; limit];
     let mut filled = 0;
-    let mut unreadable = Vec::new();
+    let mut losses = Losses::default();
     while filled < limit {
-        match read_around(file, &mut bytes[filled..], filled as u64, &mut unreadable)? {
+        match read_around(file, &mut bytes[filled..], filled as u64, &mut losses)? {
             0 => break,
             n => filled += n,
         }

@@ -60,7 +60,8 @@
 //! segment is read whole. Its highest `durable` says what was promised: a bad place below is *damage*, reported with its
 //! file and position, and the rest is served ([`OnDamage::Salvage`]) or not ([`OnDamage::Refuse`]). The first bad place
 //! above every `durable` is the end; what is behind it goes to `quarantine/`. Files that the log did not make are left
-//! alone. Damage in older segments is met, and named, by whoever reads them, or by [`Verify::All`].
+//! alone. Segments of which no identity is left are damage, not the beginning of a new log, and a device that gives nothing
+//! is an error. Damage in older segments is met, and named, by whoever reads them, or by [`Verify::All`].
 //!
 //! Four rules carry the proof. Leaving out any one of them loses or invents data, and tests show it:
 //!

@@ -78,6 +78,10 @@ fn open_to_read(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
         let looked = look(&dir, &options).and_then(|plan| tip(&dir, &plan).map(|tip| (plan, tip)));
         match looked {
             Ok((plan, Some(tip))) => break (plan, tip),
+            Ok((plan, None)) if !plan.report.damage.is_empty() => {
+                let report = Box::new(plan.report);
+                return Err(LogError::Refused { report });
+            }
             Ok((_, None)) => return Err(LogError::NotFound { path: dir.root }),
             // A writer at work beside this reader removes and renames files while they are looked at.
             Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && attempts < READ_ATTEMPTS => {

@@ -69,7 +69,8 @@ pub(crate) struct Plan {
 /// Looks at the files of a log.
 pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
     let meta_path = dir.root.join(name::META);
-    let meta = dir.read_small(&meta_path, meta::BYTES)?;
+    let mut unread = None;
+    let meta = dir.read_small(&meta_path, meta::BYTES, &mut unread)?;
     let listing = dir.list()?;
     let mut plan = Plan {
         log_id: None,
@@ -94,10 +95,15 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
             ..OpenReport::default()
         },
     };
-    let files = read_headers(dir, &listing.segments)?;
+    let files = read_headers(dir, &listing.segments, &mut unread)?;
     plan.next_number = next_number(&files);
     plan.identify(&meta_path, meta.as_deref(), &files)?;
-    if plan.log_id.is_some() {
+    if plan.log_id.is_none() {
+        if let Some(error) = unread {
+            return Err(error); // the device may do better another time
+        }
+        plan.report_lost(&meta_path, &files);
+    } else {
         plan.link(dir, files)?;
         // A segment whose header is lost is taken at its name's word, however far that reaches. What comes next comes behind it.
         let behind = plan.links.last().map_or(0, |last| last.header.last + 1);
@@ -125,12 +131,12 @@ impl Candidate {
     }
 }
 
-fn read_headers(dir: &Dir, names: &[SegmentName]) -> Result<Vec<Candidate>, LogError> {
+fn read_headers(dir: &Dir, names: &[SegmentName], unread: &mut Option<LogError>) -> Result<Vec<Candidate>, LogError> {
     let mut files = Vec::with_capacity(names.len());
     for name in names {
         let path = dir.segment(name);
         // A file that went away since it was listed belongs to a writer at work beside this reader.
-        let Some(bytes) = dir.read_small(&path, header::MIN_BYTES)? else {
+        let Some(bytes) = dir.read_small(&path, header::MIN_BYTES, unread)? else {
             continue;
         };
         let found = Header::decode(&bytes, name);
@@ -172,20 +178,37 @@ impl Plan {
                 self.log_id = Some(log_id);
                 self.meta_whole = whole;
             }
-            // Without any segment, nothing was ever promised: it is a log that was being made.
             Some(Meta::Nothing) | None => self.log_id = in_segments,
         }
         if self.log_id.is_some() && !self.meta_whole {
-            self.report.add_damage(Damage {
-                kind: DamageKind::Meta,
-                file: path.to_owned(),
-                position: 0,
-                len: meta.map_or(0, |bytes| bytes.len() as u64),
-                from: Lsn(0),
-                to: Lsn(0),
-            });
+            self.report_nowhere(path, DamageKind::Meta, meta.map_or(0, |bytes| bytes.len() as u64));
         }
         Ok(())
+    }
+
+    /// Names what cannot be tied to any log. The identity is durable before the first segment: without segments it is a log
+    /// that was being made, and nothing was ever promised; with them, it was there and is lost.
+    fn report_lost(&mut self, meta: &Path, files: &[Candidate]) {
+        if files.is_empty() {
+            return;
+        }
+        self.report_nowhere(meta, DamageKind::Meta, meta::BYTES as u64);
+        for file in files {
+            self.report_nowhere(&file.path, DamageKind::Header, header::MIN_BYTES as u64);
+            OpenReport::push(&mut self.report.kept, &mut self.report.omitted, file.path.clone());
+        }
+    }
+
+    /// Reports damage that has no known place in the log.
+    fn report_nowhere(&mut self, file: &Path, kind: DamageKind, len: u64) {
+        self.report.add_damage(Damage {
+            kind,
+            file: file.to_owned(),
+            position: 0,
+            len,
+            from: Lsn(0),
+            to: Lsn(0),
+        });
     }
 
     /// Links the files that are segments of this log, newest to oldest, and finds a fate for the others.
@@ -306,7 +329,8 @@ impl Plan {
     fn judge(&self, dir: &Dir, file: &Candidate) -> Result<Fate, LogError> {
         let read = |e| LogError::io("read", &file.path, e);
         let opened = dir.open(&file.path, Open::Read)?;
-        let front = dir::read_front(&*opened, header::MIN_BYTES).map_err(read)?;
+        // What the device does not give is no header.
+        let front = dir::read_front(&*opened, header::MIN_BYTES).unwrap_or_default();
         let limit = opened.len().map_err(read)?;
         let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
         let limit = limit.min(MAX_SEGMENT_FILE);
@@ -319,8 +343,13 @@ impl Plan {
         }
         let header = blank_header(self.log_id.unwrap_or_default(), &file.name);
         let source = self.source(&*opened, &header, limit);
-        let last = source.last_nonzero(&mut Window::new(), 0).map_err(read)?;
-        Ok(if last == 0 { Fate::Remove } else { Fate::KeepAside(last) })
+        let mut window = Window::new();
+        let last = source.last_nonzero(&mut window, 0).map_err(read)?;
+        Ok(match last {
+            _ if !window.unreadable().is_empty() => Fate::Move,
+            0 => Fate::Remove,
+            _ => Fate::KeepAside(last),
+        })
     }
 
     /// The header of a file that has none, if its blocks say that something in it was promised.

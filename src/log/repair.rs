@@ -79,7 +79,8 @@ pub(crate) fn repair(dir: &Dir, plan: &mut Plan, options: &LogOptions, salt: u64
         write_meta(dir, log_id)?;
     }
     let epoch = ((plan.epoch_seen >> 32) + 1) << 32 | u64::from(crc::spread(salt ^ plan.epoch_seen) as u32);
-    plan.report.created = plan.log_id.is_none();
+    // Where an identity was lost, the log that is made now is not the first.
+    plan.report.created = plan.log_id.is_none() && plan.report.damage.is_empty();
     plan.report.log_id = log_id;
     plan.report.epoch = epoch;
     aside::keep(dir, plan);

@@ -18,8 +18,17 @@ pub(crate) struct Window {
     /// How many bytes of the buffer are from the file.
     filled: usize,
     read: u64,
-    unreadable: Vec<u64>,
+    losses: Losses,
     allowance: Allowance,
+}
+
+/// What a device would not give of a file.
+#[derive(Debug, Default)]
+pub(crate) struct Losses {
+    /// Where the sectors begin.
+    unreadable: Vec<u64>,
+    /// Whether it gave anything. Before it has, sectors that it does not give are no bad places, but a device that is gone.
+    has_answered: bool,
 }
 
 impl Window {
@@ -29,7 +38,7 @@ impl Window {
             start: 0,
             filled: 0,
             read: 0,
-            unreadable: Vec::new(),
+            losses: Losses::default(),
             allowance: Allowance::default(),
         }
     }
@@ -42,13 +51,13 @@ impl Window {
     /// Forgets what was read: the next bytes come from another file, or may have changed.
     pub(crate) fn reset(&mut self) {
         self.filled = 0;
-        self.unreadable.clear();
+        self.losses = Losses::default();
         self.allowance = Allowance::default();
     }
 
     /// Where sectors began that could not be read, in files read since the last reset.
     pub(crate) fn unreadable(&self) -> &[u64] {
-        &self.unreadable
+        &self.losses.unreadable
     }
 
     /// How many bytes were read from files.
@@ -107,7 +116,7 @@ impl Window {
         };
         while self.filled < want {
             let at = position + self.filled as u64;
-            let n = read_around(file, &mut buffer[self.filled..size], at, &mut self.unreadable)?;
+            let n = read_around(file, &mut buffer[self.filled..size], at, &mut self.losses)?;
             if n == 0 {
                 break;
             }
@@ -121,16 +130,21 @@ impl Window {
 /// Reads once. If the device fails, reads sector by sector, and takes for zeros what it will not give: the checksums over
 /// it say what is lost by that, and everything else is served.
 ///
-/// Returns zero at the end of the file only. Positions of sectors that could not be read are added to `unreadable`.
-pub(crate) fn read_around(file: &dyn VfsFile, buffer: &mut [u8], position: u64, unreadable: &mut Vec<u64>) -> io::Result<usize> {
+/// Returns zero at the end of the file only. Sectors that could not be read are added to `losses`. A device that has given
+/// nothing of the file yet, and gives nothing now, is an error: zeros would say that there was never anything.
+pub(crate) fn read_around(file: &dyn VfsFile, buffer: &mut [u8], position: u64, losses: &mut Losses) -> io::Result<usize> {
     let error = loop {
         match file.read_at(buffer, position) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => break e,
-            read => return read,
+            Ok(n) => {
+                losses.has_answered |= n > 0;
+                return Ok(n);
+            }
         }
     };
     let mut filled = 0;
+    let mut given = 0;
     let mut lost = Vec::new();
     while filled < buffer.len() {
         let at = position + filled as u64;
@@ -138,7 +152,10 @@ pub(crate) fn read_around(file: &dyn VfsFile, buffer: &mut [u8], position: u64, 
         let part = &mut buffer[filled..filled + in_sector];
         match read_sector(file, part, at) {
             Some(0) => break,
-            Some(n) => filled += n,
+            Some(n) => {
+                filled += n;
+                given += n;
+            }
             None => {
                 part.fill(0);
                 lost.push(at - at % SECTOR);
@@ -146,13 +163,14 @@ pub(crate) fn read_around(file: &dyn VfsFile, buffer: &mut [u8], position: u64, 
             }
         }
     }
-    let is_all = lost.len() >= ALL_UNREADABLE && lost.len() as u64 * SECTOR >= filled as u64;
-    if is_all || lost.len() as u64 * SECTOR > MOST_UNREADABLE {
+    losses.has_answered |= given > 0;
+    let is_all = given == 0 && (lost.len() >= ALL_UNREADABLE || !losses.has_answered);
+    if (is_all && !lost.is_empty()) || lost.len() as u64 * SECTOR > MOST_UNREADABLE {
         return Err(error); // not a few bad places, but a device that is gone
     }
     for sector in lost {
-        if unreadable.len() < MAX_NAMED && !unreadable.contains(&sector) {
-            unreadable.push(sector);
+        if losses.unreadable.len() < MAX_NAMED && !losses.unreadable.contains(&sector) {
+            losses.unreadable.push(sector);
         }
     }
     Ok(filled)
@@ -179,6 +197,6 @@ pub(crate) const SECTOR: u64 = 512;
 const ATTEMPTS: u32 = 3;
 /// More than this in one place is a device that does not answer at all.
 const MOST_UNREADABLE: u64 = 128 << 10;
-/// Nor is one that gives nothing at all of a piece of this many sectors.
+/// So is one that has given something before, but nothing at all of a piece of this many sectors.
 const ALL_UNREADABLE: usize = 8;
 const MAX_NAMED: usize = 1024;
