@@ -5,15 +5,18 @@
 
 mod log_support;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use ringmq::log::vfs::StdVfs;
-use ringmq::log::{Batch, Level, Log, LogOptions, Record, Tag};
+use ringmq::log::{Background, Batch, Level, Log, LogOptions, Receipt, Record, Tag};
 
 use log_support::scratch::Scratch;
 use log_support::session::read_all;
@@ -115,6 +118,73 @@ fn closing_while_others_append_ends_with_an_answer_for_everybody() {
         workers.into_iter().for_each(|worker| worker.join().unwrap());
         Arc::into_inner(log).unwrap().close().unwrap();
         assert_eq!(read_all(&open(dir.path())).unwrap().len(), 900);
+    });
+}
+
+/// Does something when it is woken, then says so.
+struct OnWake<F>(F, mpsc::Sender<()>);
+
+impl<F: Fn() + Send + Sync> Wake for OnWake<F> {
+    fn wake(self: Arc<Self>) {
+        let done = catch_unwind(AssertUnwindSafe(&self.0));
+        let _ = self.1.send(()); // nobody listens who had the outcome before
+        done.unwrap_or_else(|panic| resume_unwind(panic));
+    }
+}
+
+/// Polls once with a waker that does `f`; waits until it did if the outcome was not there yet.
+fn woken(receipt: Receipt, f: impl Fn() + Send + Sync + 'static) {
+    let (said, wait) = mpsc::channel();
+    let waker = Waker::from(Arc::new(OnWake(f, said)));
+    let mut receipt = pin!(receipt);
+    let polled = receipt.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending() || matches!(polled, Poll::Ready(Ok(_))));
+    if polled.is_pending() {
+        wait.recv_timeout(PATIENCE).expect("it is woken");
+        let polled = receipt.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Ok(_))), "{polled:?}");
+    }
+}
+
+/// Symptom: a task whose waker appends stopped the log for good. Cause: wakers ran while the leader held the lock under which
+/// rounds complete. Fix: they run when the round is over.
+#[test]
+fn a_waker_may_append() {
+    ends(|| {
+        for background in [Background::Thread, Background::Inline] {
+            for (early, late) in [(Level::Synced, Level::Os), (Level::Os, Level::Synced)] {
+                let dir = Scratch::new("close-waker");
+                let options = LogOptions::new().background(background);
+                let log = Arc::new(Log::open(Arc::new(StdVfs::new()), dir.path(), options).unwrap().0);
+                let weak = Arc::downgrade(&log);
+                let one = log.submit(&[Record::new(1, 0, b"one")], early).unwrap();
+                let other = log.submit(&[Record::new(1, 1, b"other")], late).unwrap();
+                woken(one, move || {
+                    let log = weak.upgrade().expect("it is open");
+                    log.append(&[Record::new(2, 0, b"from a waker")], Level::Synced).unwrap();
+                });
+                other.wait().unwrap();
+                log.flush(Level::Synced).unwrap();
+            }
+        }
+    });
+}
+
+/// Symptom: a waker that panics fenced the log. Cause: it ran in the middle of a commit. Fix: its panic is contained.
+#[test]
+fn a_waker_that_panics_harms_nobody() {
+    ends(|| {
+        for background in [Background::Thread, Background::Inline] {
+            let dir = Scratch::new("close-panic");
+            let options = LogOptions::new().background(background);
+            let log = Log::open(Arc::new(StdVfs::new()), dir.path(), options).unwrap().0;
+            let one = log.submit(&[Record::new(1, 0, b"one")], Level::Synced).unwrap();
+            let other = log.submit(&[Record::new(1, 1, b"other")], Level::Synced).unwrap();
+            woken(one, || panic!("a waker that panics"));
+            other.wait().unwrap();
+            log.append(&[Record::new(1, 2, b"next")], Level::Synced).unwrap();
+            log.close().unwrap();
+        }
     });
 }
 

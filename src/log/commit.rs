@@ -15,12 +15,13 @@
 //! The next leader writes while the last one completes. Futures never lead: they ask the worker to.
 #![forbid(unsafe_code)]
 
+use std::task::Waker;
 use std::time::Instant;
 
 use super::block;
 use super::directory;
 use super::error::LogError;
-use super::group::{Group, Part};
+use super::group::{Group, Part, wake_all};
 use super::hook::Reached;
 use super::options::WhenFull;
 use super::queue::Ticket;
@@ -58,7 +59,10 @@ impl Shared {
     pub(crate) fn lead(&self) {
         self.wait_for_company();
         let (mut groups, bytes) = self.take_groups();
-        let unwinding = Unwinding(self);
+        let mut unwinding = Unwinding {
+            shared: self,
+            tasks: Vec::new(),
+        };
         let level = groups.iter().map(|group| group.level).max().unwrap_or(Level::Os);
         let written = self.write_groups(&mut groups);
         // Whoever is told of the write is told before the sync, and in the order of the log like everybody.
@@ -67,7 +71,7 @@ impl Shared {
         if tells {
             for (group, outcome) in groups.iter_mut().zip(&written.outcomes) {
                 if let Ok(block) = outcome {
-                    self.written(group, *block, written.generation, level);
+                    self.written(group, *block, written.generation, level, &mut unwinding.tasks);
                 }
             }
         }
@@ -80,17 +84,19 @@ impl Shared {
         }
         // Taken before the role is handed on, so that nobody who leads later completes sooner.
         let publish = early.unwrap_or_else(|| self.publish.lock());
-        self.give_back(&groups, bytes, level);
+        self.give_back(&groups, bytes, level, &mut unwinding.tasks);
         self.hand_on();
         if synced.is_ok() {
             self.visible.fetch_max(written.end, Ordering::AcqRel);
         }
         for (group, outcome) in groups.iter_mut().zip(written.outcomes) {
-            self.complete(group, outcome, &synced, written.generation, level);
+            self.complete(group, outcome, &synced, written.generation, level, &mut unwinding.tasks);
         }
         drop(publish);
+        let tasks = std::mem::take(&mut unwinding.tasks);
         std::mem::forget(unwinding);
         self.recycle(groups);
+        wake_all(tasks);
     }
 
     /// Writes one block for each group. What fails takes with it what comes behind it in the round, or a crash before
@@ -141,8 +147,9 @@ impl Shared {
         }
     }
 
-    /// Tells hooks that the bytes are with the operating system, and those who asked for no more than that.
-    fn written(&self, group: &mut Group, block: (Lsn, Lsn), generation: u32, round: Level) {
+    /// Tells hooks that the bytes are with the operating system, and those who asked for no more than that. Tasks among them
+    /// are woken with the rest of the round: one that appends would wait for the leader whose thread it is on.
+    fn written(&self, group: &mut Group, block: (Lsn, Lsn), generation: u32, round: Level, tasks: &mut Vec<Waker>) {
         each_part(group, block, generation, |part, outcome| {
             if let (Some(hook), Ok(reached)) = (&mut part.hook, outcome) {
                 hook.written(reached);
@@ -150,7 +157,7 @@ impl Shared {
         });
         if group.is_mixed(round) {
             let refused = refusals(group);
-            group.done.update(|progress| {
+            group.done.update(tasks, |progress| {
                 progress.block = Some(block);
                 progress.reached = Some(Level::Os);
                 progress.refused = refused;
@@ -166,6 +173,7 @@ impl Shared {
         synced: &Result<(), LogError>,
         generation: u32,
         level: Level,
+        tasks: &mut Vec<Waker>,
     ) {
         let refused = refusals(group);
         let block = match written {
@@ -176,7 +184,7 @@ impl Shared {
                         hook.done(Err(part.refused.as_ref().unwrap_or(&error)));
                     }
                 }
-                group.done.update(|progress| {
+                group.done.update(tasks, |progress| {
                     progress.refused = refused;
                     progress.failed = Some(error);
                 });
@@ -192,7 +200,7 @@ impl Shared {
                 (outcome, _) => hook.done(outcome),
             }
         });
-        group.done.update(|progress| {
+        group.done.update(tasks, |progress| {
             progress.block = Some(block);
             progress.refused = refused;
             progress.failed = synced.clone().err();
@@ -265,16 +273,22 @@ fn refusals(group: &Group) -> Vec<(usize, usize, LogError)> {
 }
 
 /// Fences the log when a hook panics in the middle of a commit.
-struct Unwinding<'a>(&'a Shared);
+struct Unwinding<'a> {
+    shared: &'a Shared,
+    /// Tasks that have an outcome and were not woken yet.
+    tasks: Vec<Waker>,
+}
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
-        let error = self.0.fence(&LogError::Fenced {
+        let error = self.shared.fence(&LogError::Fenced {
             cause: "a panic in a hook".into(),
         });
-        let flying = std::mem::take(&mut self.0.gate.lock().flying);
+        let flying = std::mem::take(&mut self.shared.gate.lock().flying);
+        let mut tasks = std::mem::take(&mut self.tasks);
         for done in flying {
-            done.update(|progress| progress.failed = Some(error.clone()));
+            done.update(&mut tasks, |progress| progress.failed = Some(error.clone()));
         }
+        wake_all(tasks);
     }
 }

@@ -11,6 +11,7 @@ use super::hook::Hook;
 use super::record::{Level, Lsn, Placed};
 use crate::sync::crowd::{Condvar, Mutex};
 use crate::sync::{Arc, AtomicBool};
+use crate::user_code::contained;
 
 /// What may use the last of the space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,16 +174,13 @@ impl Done {
         }
     }
 
-    /// Changes the state and wakes everybody who waits.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut Progress)) {
-        let wakers = {
-            let mut state = self.state.lock();
-            change(&mut state);
-            std::mem::take(&mut state.wakers)
-        };
+    /// Changes the state and wakes the threads that wait. The tasks are left to [`wake_all`].
+    pub(crate) fn update(&self, tasks: &mut Vec<Waker>, change: impl FnOnce(&mut Progress)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        tasks.extend(state.wakers.drain(..).map(|(_, waker)| waker));
+        drop(state);
         self.changed.notify_all();
-        // A waker is code of the user: it runs outside the lock.
-        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 }
 
@@ -215,6 +213,13 @@ impl Progress {
     pub(crate) fn unregister(&mut self, ticket: usize) -> Option<Waker> {
         let at = self.wakers.iter().position(|(of, _)| *of == ticket)?;
         Some(self.wakers.swap_remove(at).1)
+    }
+}
+
+/// Wakes tasks. A waker is code of the user: it may append, so no lock and no role may be held here, and its panic is its own.
+pub(crate) fn wake_all(tasks: Vec<Waker>) {
+    for task in tasks {
+        contained(|| task.wake());
     }
 }
 

@@ -12,7 +12,7 @@ use super::block;
 use super::crc::crc32c;
 use super::directory::Entry;
 use super::error::LogError;
-use super::group::{Class, Done, Group, Share};
+use super::group::{Class, Done, Group, Share, wake_all};
 use super::hook::Hook;
 use super::record::{Level, Record};
 use super::shared::Shared;
@@ -280,16 +280,16 @@ impl Shared {
         (groups, bytes)
     }
 
-    pub(crate) fn give_back(&self, groups: &[Group], bytes: usize, level: Level) {
+    /// Gives room for as much as was taken, to threads at once and to tasks when they are woken.
+    pub(crate) fn give_back(&self, groups: &[Group], bytes: usize, level: Level, tasks: &mut Vec<Waker>) {
         let mut gate = self.gate.lock();
         gate.bytes -= bytes.min(gate.bytes);
         if level == Level::Synced {
             gate.company = groups.iter().map(|group| group.blocking as u64).sum();
         }
-        let wakers = std::mem::take(&mut gate.room_wakers);
+        tasks.append(&mut gate.room_wakers);
         drop(gate);
         self.room.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Hands the role to one who waits in the queue, else to nobody.
@@ -341,18 +341,19 @@ impl Shared {
         let staged: Vec<Group> = gate.staged.drain(..).collect();
         gate.waiting = 0;
         self.company.store(0, Ordering::Relaxed);
-        let wakers = std::mem::take(&mut gate.room_wakers);
+        let mut tasks = std::mem::take(&mut gate.room_wakers);
         drop(gate);
         self.room.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
         for mut group in staged {
             for part in &mut group.parts {
                 if let Some(mut hook) = part.hook.take() {
                     hook.done(Err(&error));
                 }
             }
-            group.done.update(|progress| progress.failed = Some(error.clone()));
+            group.done.update(&mut tasks, |progress| progress.failed = Some(error.clone()));
         }
+        // Whoever fences the log may hold its locks. But nobody gets past the gate any more to want them.
+        wake_all(tasks);
     }
 }
 
