@@ -32,6 +32,8 @@ pub(crate) struct Gate {
     waiting: usize,
     /// Whether somebody has the role.
     leading: bool,
+    /// Whether what is staged is to be written though nobody waits for it: its time has come, or a round left it behind.
+    is_due: bool,
     pub(crate) shut: Option<LogError>,
     room_wakers: Vec<Waker>,
     /// How many waited for the last group that was synced.
@@ -47,6 +49,7 @@ impl Gate {
             bytes: 0,
             waiting: 0,
             leading: false,
+            is_due: false,
             shut: None,
             room_wakers: Vec::new(),
             company: 0,
@@ -252,10 +255,12 @@ impl Shared {
         !gate.leading
     }
 
-    /// Takes the role if it is free and there is something to do.
+    /// Takes the role if it is free and there is something to do. If somebody else has it, asks again when it is handed on.
     pub(crate) fn try_lead(&self) -> bool {
         let mut gate = self.gate.lock();
-        let can = !gate.leading && !gate.staged.is_empty() && gate.shut.is_none();
+        let has_work = !gate.staged.is_empty() && gate.shut.is_none();
+        let can = has_work && !gate.leading;
+        gate.is_due |= has_work && gate.leading;
         gate.leading |= can;
         can
     }
@@ -277,6 +282,7 @@ impl Shared {
                 break;
             }
         }
+        gate.is_due = !gate.staged.is_empty();
         (groups, bytes)
     }
 
@@ -302,7 +308,7 @@ impl Shared {
             .map(|group| Arc::clone(&group.done));
         gate.leading = next.is_some() && gate.shut.is_none();
         let is_large = gate.waiting >= self.options.block_bytes;
-        let asks = is_large || gate.staged.iter().any(|group| group.wanted);
+        let asks = is_large || gate.is_due || gate.staged.iter().any(|group| group.wanted);
         let is_led = gate.leading;
         drop(gate);
         match next {

@@ -182,3 +182,33 @@ const WRITE_AFTER: Duration = Duration::from_millis(50);
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// How long the making of a spare pauses between pieces, so that commits get at the disk.
 const PAUSE: Duration = Duration::from_millis(1);
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::log::sim::SimDisk;
+    use crate::log::{Background, Level, Log, LogOptions, Record};
+
+    /// A log without a thread: the test is the worker.
+    fn open() -> Log {
+        let options = LogOptions::new().background(Background::Inline).seed(1);
+        Log::open(Arc::new(SimDisk::new(1)), "data", options).expect("the disk is fine").0
+    }
+
+    /// Symptom: what nobody waits for was not written until somebody else came. Cause: its time came while another led, and
+    /// the worker dropped the request. Fix: whoever hands the role on asks the worker again.
+    #[test]
+    fn what_is_due_while_somebody_leads_is_written_after() {
+        let log = open();
+        log.append(&[Record::new(1, 0, b"before")], Level::Os).expect("there is space");
+        log.submit_unwatched(&[Record::new(1, 1, b"unwaited")]).expect("handed over");
+        assert!(log.shared.try_lead(), "somebody leads");
+        let blocks = log.stats().blocks;
+        log.shared.lead_now(); // its time comes
+        log.shared.hand_on();
+        log.shared.work_inline();
+        assert_eq!(log.stats().blocks, blocks + 1);
+        log.shared.hand_on();
+        assert!(!log.shared.signal.take().lead, "and once is enough");
+    }
+}
