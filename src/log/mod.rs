@@ -428,10 +428,10 @@ impl Log {
             may_lead: true,
         };
         let mut entered: E = self.shared.enqueue_blocking(input, order)?;
+        // What is written at once is still to be synced.
+        self.shared.signal.start_timer();
         if std::mem::take(entered.leads()) {
             self.shared.lead();
-        } else {
-            self.shared.signal.start_timer();
         }
         self.shared.work_inline();
         Ok(entered)

@@ -211,4 +211,21 @@ mod tests {
         log.shared.hand_on();
         assert!(!log.shared.signal.take().lead, "and once is enough");
     }
+
+    /// Symptom: a large submit was written, but never synced. Cause: whoever fills a block writes it, and started no timer
+    /// then. Fix: it starts one like everybody.
+    #[test]
+    fn whoever_fills_a_block_has_it_synced_in_time() {
+        let log = open();
+        log.submit_unwatched(&[Record::new(1, 0, &[1; 300 << 10])]).expect("handed over");
+        assert_eq!(log.stats().blocks, 1);
+        assert!(log.stats().unsynced_bytes > 0);
+        let written = log.shared.signal.asked.lock().write_at.take().expect("a timer runs");
+        log.shared.signal.asked.lock().write_at = Some(written - WRITE_AFTER);
+        log.shared.work(&log.shared.signal.next());
+        let synced = log.shared.signal.asked.lock().sync_at.expect("another one runs");
+        log.shared.signal.asked.lock().sync_at = Some(synced - SYNC_AFTER);
+        log.shared.work(&log.shared.signal.next());
+        assert_eq!(log.stats().unsynced_bytes, 0);
+    }
 }
