@@ -121,6 +121,37 @@ fn a_writer_whose_lock_file_was_replaced_stops_before_it_makes_another_segment()
     assert!(stopped.is_some(), "it wrote on for 100,000 records beside whoever has the new lock");
 }
 
+/// Symptom: a writer whose lock file was deleted removed records that the next writer had confirmed. Cause: only a roll looked at
+/// the lock. Fix: so does whatever removes or replaces a segment.
+#[test]
+fn a_writer_whose_lock_file_was_replaced_removes_nothing_of_the_next_one() {
+    for rewrites in [false, true] {
+        let dir = Scratch::new("lock-removes");
+        let one = open(dir.path()).unwrap();
+        let mut offset = 0;
+        while one.segments().len() < 3 {
+            append(&one, offset).unwrap();
+            offset += 1;
+        }
+        one.flush(Level::Synced).unwrap();
+        fs::remove_file(dir.path().join("LOCK")).unwrap();
+        let other = open(dir.path()).unwrap();
+        append(&other, offset).unwrap();
+        let names = || walk(&dir.path().join("log"));
+        let before = names();
+        let first = one.segments()[0];
+        let stopped = if rewrites {
+            one.rewrite(first.first..first.last + 1, |tag, _| tag.offset % 2 == 0, |_, _, _| {})
+                .map(drop)
+        } else {
+            one.retire(first.first)
+        };
+        assert!(matches!(stopped, Err(LogError::Fenced { .. })), "{stopped:?}");
+        assert_eq!(names(), before);
+        assert_eq!(read_all(&other).unwrap().len() as u64, offset + 1);
+    }
+}
+
 #[test]
 fn files_are_private_and_links_are_not_followed() {
     use std::os::unix::fs::{MetadataExt, symlink};

@@ -83,6 +83,7 @@ impl Shared {
     /// Removes a sealed segment. Its file is used again for a segment to come if that is possible.
     pub(crate) fn retire(&self, number: u64) -> Result<(), LogError> {
         let segment = self.sealed(number)?;
+        self.check_lock()?;
         self.table.replace(std::slice::from_ref(&segment), None);
         self.discard(segment)?;
         self.dir.sync_log()
@@ -135,6 +136,7 @@ impl Shared {
         moved: &mut dyn FnMut(Tag, Location, Location),
     ) -> Result<Rewrote, LogError> {
         let old = self.neighbours(&numbers)?;
+        self.check_lock()?;
         let (Some(first), Some(last)) = (old.first(), old.last()) else {
             return Err(LogError::Gone { lsn: Lsn(u64::MAX) });
         };
@@ -176,6 +178,7 @@ impl Shared {
     }
 
     fn put_in_place(&self, old: &[Arc<Segment>], header: Header, file: Arc<dyn VfsFile>, tmp: &std::path::Path) -> Result<(), LogError> {
+        self.check_lock()?; // copying took its time
         let path = self.dir.segment(&header.name());
         // Should this fail, it is unknown which of the files a crash would leave. Both hold all that is needed, but no
         // more may follow.

@@ -348,7 +348,7 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError::Gone`] when there is no such segment, or it is being written; [`LogError::Io`] when its file could
-    /// not be removed, and may be back at the next opening.
+    /// not be removed, and may be back at the next opening; [`LogError::Fenced`] when another writer has the directory now.
     pub fn retire(&self, segment: u64) -> Result<(), LogError> {
         let _one_at_a_time = self.shared.managing.lock();
         self.shared.retire(segment)
@@ -363,7 +363,7 @@ impl Log {
     ///
     /// [`LogError::Gone`] when the numbers are not those of sealed segments that follow each other,
     /// [`LogError::Damaged`], [`LogError::Io`]: then the old segments are there as before. [`LogError::Fenced`] when files
-    /// could not be exchanged: the next opening finds the old ones or the new one.
+    /// could not be exchanged: the next opening finds the old ones or the new one; or when another writer has the directory.
     pub fn rewrite(
         &self,
         segments: std::ops::Range<u64>,

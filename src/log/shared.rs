@@ -237,7 +237,11 @@ impl Shared {
             // Even where writing ahead does not pay, there is something to fall back on when space runs out.
             capacity.min(self.options.first_segment)
         };
-        if self.spares.make(&self.dir, capacity, zeroed, self.options.survives, pause).is_err() {
+        let made = self.check_lock();
+        if made
+            .and_then(|()| self.spares.make(&self.dir, capacity, zeroed, self.options.survives, pause))
+            .is_err()
+        {
             self.spares.give_up();
         }
     }
