@@ -135,7 +135,7 @@ impl Spares {
         *next - 1
     }
 
-    fn put(&self, spare: Spare) {
+    pub(crate) fn put(&self, spare: Spare) {
         *self.ready.lock() = Some(spare);
         self.is_ready.store(true, Ordering::Release);
         self.is_wanted.store(false, Ordering::Release);

@@ -247,10 +247,14 @@ impl Writer {
         self.next_number += 1;
         let path = shared.dir.segment(&name);
         let spare = match shared.spares.take(needed) {
-            Some(spare) => {
-                shared.dir.rename(&spare.path, &path)?;
-                spare
-            }
+            Some(spare) => match shared.dir.rename(&spare.path, &path) {
+                Ok(()) => spare,
+                Err(error) if error.is_full() => {
+                    shared.spares.put(spare); // no space for its name, and that may pass
+                    return Err(LogError::Full);
+                }
+                Err(error) => return Err(error),
+            },
             None => self.growing(shared, &path, needed)?,
         };
         if shared.syncs()
