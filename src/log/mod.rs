@@ -117,6 +117,7 @@ mod output;
 pub mod probe;
 mod queue;
 mod reader;
+mod rebuild;
 mod receipt;
 mod record;
 mod recover;

@@ -116,14 +116,14 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
 
 /// A file with the name of a segment.
 #[derive(Debug)]
-struct Candidate {
-    name: SegmentName,
-    path: PathBuf,
+pub(super) struct Candidate {
+    pub(super) name: SegmentName,
+    pub(super) path: PathBuf,
     found: Found,
 }
 
 impl Candidate {
-    fn header(&self) -> Option<&Header> {
+    pub(super) fn header(&self) -> Option<&Header> {
         match &self.found {
             Found::Header(header, _) => Some(header),
             _ => None,
@@ -385,43 +385,6 @@ impl Plan {
         Ok(rebuilt)
     }
 
-    fn header_from_blocks(
-        &self,
-        dir: &Dir,
-        file: &Candidate,
-        successor: Option<&Header>,
-        older: &[Candidate],
-    ) -> Result<Option<Header>, LogError> {
-        let read = |e| LogError::io("read", &file.path, e);
-        let opened = dir.open(&file.path, Open::Read)?;
-        let limit = opened.len().map_err(read)?.min(MAX_SEGMENT_FILE);
-        let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
-        let predecessor = older.iter().rev().find_map(|f| f.header()).map_or(0, |header| header.last);
-        let align = successor.map_or(8, |next| next.align);
-        let guess = scan::first_block(&*opened, file.name.first, align, log_mix, limit).map_err(read)?;
-        let Some((position, head)) = guess else {
-            return Ok(None);
-        };
-        let header_bytes = Header::bytes_for(align);
-        let Some(base) = (head.lsn + u64::from(header_bytes)).checked_sub(position) else {
-            return Ok(None);
-        };
-        let header = Header {
-            epoch: head.epoch,
-            base,
-            predecessor,
-            chain: if position == u64::from(header_bytes) { head.chain } else { 0 },
-            header_bytes,
-            align,
-            ..blank_header(self.log_id.unwrap_or_default(), &file.name)
-        };
-        if successor.is_some() {
-            return Ok(Some(header));
-        }
-        let tail = tail::scan_tail(&self.source(&*opened, &header, limit), &mut Window::new(), |_| {}).map_err(read)?;
-        Ok((tail.proven.lsn > base).then_some(header))
-    }
-
     fn report_header(&mut self, file: &Path, header: &Header, kind: DamageKind) {
         self.report.add_damage(Damage {
             kind,
@@ -516,7 +479,7 @@ impl Plan {
         Ok(())
     }
 
-    fn source<'a>(&self, file: &'a dyn VfsFile, header: &'a Header, limit: u64) -> Source<'a> {
+    pub(super) fn source<'a>(&self, file: &'a dyn VfsFile, header: &'a Header, limit: u64) -> Source<'a> {
         Source {
             file,
             header,
@@ -562,9 +525,9 @@ pub(crate) fn damage_of(bad: Bad, link: &Link) -> Damage {
 }
 
 /// No segment file is larger; a file that claims to be is not believed.
-const MAX_SEGMENT_FILE: u64 = (1 << 30) + (64 << 20);
+pub(super) const MAX_SEGMENT_FILE: u64 = (1 << 30) + (64 << 20);
 
-fn blank_header(log_id: u128, name: &SegmentName) -> Header {
+pub(super) fn blank_header(log_id: u128, name: &SegmentName) -> Header {
     Header {
         log_id,
         first: name.first,
