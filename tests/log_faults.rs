@@ -441,6 +441,29 @@ fn a_device_that_gives_nothing_does_not_pass_for_an_empty_log() {
     }
 }
 
+/// Symptom: a segment whose header could not be read once went to the quarantine, with a synced record. Cause: no later block said
+/// that the record was promised, and the header was taken for zeros. Fix: that opening is an error.
+#[test]
+fn a_segment_whose_header_cannot_be_read_is_not_given_up() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    append(&log, 0, Level::Synced).unwrap();
+    drop(log);
+    disk.kill();
+    let segment = disk
+        .files()
+        .into_iter()
+        .find(|f| f.extension().is_some_and(|e| e == "log"))
+        .unwrap();
+    let dying = disk.copy();
+    dying.break_sector(&segment, 0);
+    dying.break_sector(&segment, 512);
+    let opened = Log::open(Arc::new(dying.clone()), DIR, options());
+    assert!(matches!(opened, Err(LogError::Io { .. })), "{opened:?}");
+    assert!(dying.files().contains(&segment));
+    assert_eq!(offsets(&read_all(&open(&disk).unwrap()).unwrap()), [0]);
+}
+
 /// Goal: two bad sectors cost no more than what they held, even where a header or the identity is both of them.
 #[test]
 fn an_identity_or_a_header_that_cannot_be_read_is_taken_from_elsewhere() {

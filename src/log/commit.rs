@@ -10,6 +10,7 @@
 //! sync              if anybody asked for it                               (lock: syncing)
 //! hand the role on  to one who waits in the queue, else to nobody         (lock: publish, until the end)
 //! complete          in the order of the log: visible, hooks, receipts
+//! wake              tasks; one that appends may become the next leader    (no lock)
 //! ```
 //!
 //! The next leader writes while the last one completes. Futures never lead: they ask the worker to.

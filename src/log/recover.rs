@@ -120,6 +120,8 @@ pub(super) struct Candidate {
     pub(super) name: SegmentName,
     pub(super) path: PathBuf,
     found: Found,
+    /// Why the place of its header could not be read at all.
+    unread: Option<LogError>,
 }
 
 impl Candidate {
@@ -136,14 +138,23 @@ fn read_headers(dir: &Dir, names: &[SegmentName], unread: &mut Option<LogError>)
     for name in names {
         let path = dir.segment(name);
         // A file that went away since it was listed belongs to a writer at work beside this reader.
-        let Some(bytes) = dir.read_small(&path, header::MIN_BYTES, unread)? else {
+        let mut lost = None;
+        let Some(bytes) = dir.read_small(&path, header::MIN_BYTES, &mut lost)? else {
             continue;
         };
         let found = Header::decode(&bytes, name);
         if let Found::Newer(version) = found {
             return Err(newer(path, version));
         }
-        files.push(Candidate { name: *name, path, found });
+        if unread.is_none() {
+            unread.clone_from(&lost);
+        }
+        files.push(Candidate {
+            name: *name,
+            path,
+            found,
+            unread: lost,
+        });
     }
     Ok(files)
 }
@@ -378,6 +389,8 @@ impl Plan {
                     to: Lsn(next.base),
                 });
                 OpenReport::push(&mut self.report.kept, &mut self.report.omitted, file.path.clone());
+            } else if let Some(error) = &file.unread {
+                return Err(error.clone()); // perhaps a header is there, and says that this is the end of the log
             } else {
                 self.rest.push((file.path.clone(), fate));
             }
