@@ -170,6 +170,30 @@ fn a_waker_may_append() {
     });
 }
 
+/// Symptom: a task that held the last handle and went with its waker panicked on the I/O thread, and the directory stayed locked. Cause: the thread
+/// waited for its own end. Fix: it does not.
+#[test]
+fn the_last_handle_may_go_with_a_waker_on_the_thread_of_the_log() {
+    ends(|| {
+        let dir = Scratch::new("close-last");
+        let log = Arc::new(Log::open(Arc::new(StdVfs::new()), dir.path(), LogOptions::new()).unwrap().0);
+        let receipt = log.submit(&[Record::new(1, 0, b"one")], Level::Synced).unwrap();
+        let (gone, went) = std::sync::mpsc::channel();
+        let last = std::sync::Mutex::new(Some(log));
+        woken(receipt, move || {
+            drop(last.lock().unwrap().take());
+            gone.send(()).unwrap();
+        });
+        // Or with the waker's own end, if there was nothing to wait for.
+        let _ = went.recv();
+        let (again, report) = Log::open(Arc::new(StdVfs::new()), dir.path(), LogOptions::new()).unwrap();
+        assert!(
+            report.damage.is_empty() && again.range().1 > report.first,
+            "what was synced is there, and nobody holds the lock"
+        );
+    });
+}
+
 /// Symptom: a waker that panics fenced the log. Cause: it ran in the middle of a commit. Fix: its panic is contained.
 #[test]
 fn a_waker_that_panics_harms_nobody() {

@@ -440,7 +440,9 @@ impl Log {
 
     fn let_go(&mut self) {
         self.shared.signal.stop();
-        if let Some(worker) = self.worker.take() {
+        // The last handle may go with a waker that the worker calls: then the worker ends by itself, once the waker has returned.
+        let worker = self.worker.take().filter(|worker| worker.thread().id() != thread::current().id());
+        if let Some(worker) = worker {
             // A panic of the worker has fenced the log and was told to everybody who waits.
             let _ = worker.join();
         }
