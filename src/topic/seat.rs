@@ -51,6 +51,8 @@ pub(crate) struct Seat<T> {
     /// 0; a number, to be tested together with another.
     special: u64,
     pub(super) lender: Lender<Arc<SubscriptionState<T>>>,
+    /// Whether the last look on own credit found a message.
+    found: bool,
     /// Of tasks that find nothing.
     pub(super) patience: Patience,
     /// Empty between calls; kept so that runs of deliveries do not allocate.
@@ -97,6 +99,7 @@ impl<T: Send + 'static> Seat<T> {
             way,
             special: is_special.into(),
             lender: Lender::new(state.clone()),
+            found: false,
             patience: Patience::default(),
             values: Vec::new(),
         }
@@ -148,14 +151,19 @@ impl<T: Send + 'static> Seat<T> {
 
     /// As `pop_plain`, on the seat's own credit. The credit comes first: who has taken a message can keep it, so none is handed on to a receiver
     /// that has gone further meanwhile (G1).
+    ///
+    /// Who found something the last time does not look before: the look would cost competing receivers a transfer of the head's line for every
+    /// message. Who found nothing does, so that an idle receiver's credit is not out for a moment at each look.
     #[inline(always)]
-    pub(super) fn pop_on_own_credit(&self) -> Option<(u64, T, Credit<T>)> {
+    pub(super) fn pop_on_own_credit(&mut self) -> Option<(u64, T, Credit<T>)> {
         let fast = self.fast()?;
-        if !fast.looks_plain() {
+        if !self.found && !fast.looks_plain() {
             return None;
         }
         let credit = self.lender.lend_own()?;
-        let (offset, value) = self.pop_from(fast)?;
+        let popped = self.pop_from(fast);
+        self.found = popped.is_some();
+        let (offset, value) = popped?;
         Some((offset, value, credit))
     }
 
