@@ -85,10 +85,10 @@ impl<T: Send + 'static> AnyTopic for Topic<T> {
     }
 
     fn is_unsettled(&self) -> bool {
-        Self::stats(self).subscriptions.iter().any(|s| {
+        self.core.subscriptions().iter().any(|state| {
+            let s = self.core.subscription_stats(state);
             // Letters that find no room wait for whoever looks after them, not for a receiver.
-            let waits_for_room = self.core.origin(&s.subscription).map_or(0, |state| state.undeliverable());
-            s.lag > waits_for_room && s.handles > 0
+            s.lag > state.undeliverable() && s.handles > 0
         })
     }
 
