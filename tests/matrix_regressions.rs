@@ -517,3 +517,73 @@ fn a_payload_that_panics_when_a_timeout_drops_it_stops_no_timer() {
     live.store(false, SeqCst);
     drop((held, forgotten));
 }
+
+/// Subscribes once, when it is dropped.
+struct Joiner {
+    topic: Arc<OnceLock<ringmq::Topic<Joiner>>>,
+    name: &'static str,
+}
+
+impl Clone for Joiner {
+    fn clone(&self) -> Self {
+        let topic = self.topic.clone();
+        Self { topic, name: "" }
+    }
+}
+
+impl Drop for Joiner {
+    fn drop(&mut self) {
+        if let (false, Some(topic)) = (self.name.is_empty(), self.topic.get()) {
+            let options = SubscribeOptions::new(self.name).start(Start::Latest);
+            std::mem::forget(topic.subscribe_with(options).unwrap());
+        }
+    }
+}
+
+/// Symptom: a deadlock when a payload subscribed in its `drop`, called while somebody else subscribed. Cause: one lock was held while a subscription
+/// joined the ring, which drops what all have read. Fix: it joins first, and enters the list afterwards; who finds the name taken leaves again.
+#[test]
+fn a_payload_may_subscribe_when_it_is_dropped() {
+    for name in ["late", "other"] {
+        within(PATIENCE, move || {
+            let broker = Broker::open("mem:").unwrap();
+            let topic = broker.topic_with::<Joiner>("t", TopicOptions::in_memory().capacity(64)).unwrap();
+            let (first, second) = (topic.subscribe("first").unwrap(), topic.subscribe("second").unwrap());
+            let (mut first, mut second) = (first.subscriber(), second.subscriber());
+            let target = Arc::new(OnceLock::new());
+            topic
+                .publish(Joiner {
+                    topic: target.clone(),
+                    name,
+                })
+                .unwrap();
+            topic
+                .publish(Joiner {
+                    topic: target.clone(),
+                    name: "",
+                })
+                .unwrap();
+            for sub in [&mut first, &mut second] {
+                std::mem::forget(sub.try_recv().unwrap()); // a clone: the ring drops its own later
+            }
+            assert!(target.set(topic.clone()).is_ok());
+            let late = topic.subscribe_with(SubscribeOptions::new("late").start(Start::Latest)).unwrap();
+            let mut names: Vec<_> = topic.stats().subscriptions.into_iter().map(|s| s.subscription).collect();
+            names.sort();
+            let expected: &[&str] = if name == "late" {
+                &["first", "late", "second"]
+            } else {
+                &["first", "late", "other", "second"]
+            };
+            assert_eq!(names, expected, "the name is in use once");
+            topic
+                .publish(Joiner {
+                    topic: target.clone(),
+                    name: "",
+                })
+                .unwrap();
+            assert!(late.try_recv().is_ok(), "the handle is alive");
+            std::mem::forget((topic, first, second, late, target));
+        });
+    }
+}

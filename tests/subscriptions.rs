@@ -190,6 +190,45 @@ fn ephemeral_subscriptions_that_come_and_go_under_one_name_are_always_alive_in_h
     assert!(topic.stats().subscriptions.is_empty());
 }
 
+/// Goal: a name stands for one subscription, and a work queue has one, however many subscribe at the same time. Method: three threads that meet before
+/// each attempt; the messages that were there before all of them arrive once.
+#[test]
+fn of_those_who_subscribe_at_the_same_time_all_get_the_same_subscription() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        for round in 0..200 {
+            let topic: Topic<u64> = make(8);
+            topic.publish_batch(0..3).unwrap();
+            let together = std::sync::Barrier::new(3);
+            let (handles, refused): (Vec<_>, Vec<_>) = thread::scope(|scope| {
+                let subscribe = |name| {
+                    let (topic, together) = (&topic, &together);
+                    scope.spawn(move || {
+                        together.wait();
+                        topic.subscribe(name)
+                    })
+                };
+                let threads = ["same", "same", "other"].map(subscribe);
+                threads.into_iter().map(|t| t.join().unwrap()).partition(|result| result.is_ok())
+            });
+            let handles: Vec<_> = handles.into_iter().map(Result::unwrap).collect();
+            let stats = topic.stats().subscriptions;
+            assert_eq!(
+                stats.iter().map(|s| s.handles).sum::<usize>(),
+                handles.len(),
+                "round {round}: {stats:?}"
+            );
+            for sub in &stats {
+                let same = handles.iter().filter(|handle| handle.name() == sub.subscription);
+                let got: Vec<u64> = same.flat_map(all).collect();
+                assert_eq!(got, [0, 1, 2], "round {round}: {sub:?}");
+            }
+            assert!(refused.iter().all(|r| matches!(r, Err(Error::SingleSubscription { .. }))));
+            let is_queue = stats.len() == 1;
+            assert_eq!(is_queue, !refused.is_empty(), "round {round}: {stats:?}");
+        }
+    }
+}
+
 #[test]
 fn a_topic_without_subscriptions_keeps_its_newest_messages_for_the_first_one() {
     for make in [topic as fn(usize) -> _, work_queue] {

@@ -17,6 +17,7 @@ use crate::user_code::{clear_contained, drop_contained};
 use crate::wait::{Event, Patience, Sleepers};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
+type Joined<'t, T> = (Arc<SubscriptionState<T>>, Option<Anchor<'t, T>>);
 
 pub(crate) struct TopicCore<T> {
     pub(crate) shared: Arc<Shared<T>>,
@@ -26,8 +27,6 @@ pub(crate) struct TopicCore<T> {
     subscriptions: Mutex<Subscriptions<T>>,
     /// For a dead-letter topic: the subscription whose letters come here.
     dead_letters_of: plain::Mutex<Option<crate::sync::Weak<SubscriptionState<T>>>>,
-    /// One subscription joins at a time. Not held while publishing, so a payload that publishes when it is dropped does no harm.
-    joining: Mutex<()>,
     /// What the shared handle's publishers remember (see [`Lane`]): only a cache, so any value that was once right will do. Relaxed.
     lane: crate::sync::AtomicU64,
 }
@@ -66,7 +65,6 @@ impl<T: Send + 'static> TopicCore<T> {
             first_offset: first,
             subscriptions: Mutex::new(Arc::new([])),
             dead_letters_of: plain::Mutex::new(None),
-            joining: Mutex::new(()),
             lane: crate::sync::AtomicU64::new(0),
         })
     }
@@ -98,46 +96,71 @@ impl<T: Send + 'static> TopicCore<T> {
     }
 
     /// The subscription of this name, made if it does not exist. It has one more handle from here on.
+    ///
+    /// No lock is held while it joins the ring, which may drop payloads: they are code of the user, and may subscribe. Who finds another of that name
+    /// when it is about to enter the list takes that one.
     pub(crate) fn subscribe(&self, options: &SubscribeOptions<T>) -> Result<Arc<SubscriptionState<T>>> {
         let rules = Rules::new(options)?;
-        let joining = self.joining.lock();
-        let subscriptions = self.subscriptions();
-        if let Some(state) = subscriptions.iter().find(|state| *state.name == *options.name) {
-            state.rules.check_same(options)?;
-            state.add_handle();
-            return Ok(state.clone());
+        if let Some(state) = find(&self.subscriptions.lock(), options)? {
+            return Ok(state);
         }
         if self.shared.ring.is_closed() {
             return Err(Error::Closed { what: "the topic" });
         }
-        let state = self.join(options, rules, &subscriptions)?;
-        state.add_handle();
-        {
-            let mut subscriptions = self.subscriptions.lock();
-            *subscriptions = subscriptions.iter().cloned().chain([state.clone()]).collect();
-            self.shared.subscriptions.store(subscriptions.len(), Relaxed);
+        let (state, anchor) = self.join(options, rules)?;
+        let admitted = self.admit(&state, options);
+        drop(anchor);
+        if !matches!(admitted, Ok(None)) {
+            self.leave(&state);
         }
-        drop(joining);
+        // Publishers that found nobody to wait for may find somebody now, and the other way round.
+        self.shared.space.notify_all();
+        if let Some(earlier) = admitted? {
+            return Ok(earlier);
+        }
         self.shared.environment.feed.tell(|| Happened::Subscribed {
             topic: self.shared.name.to_string(),
             subscription: state.name.to_string(),
         });
-        // Publishers that found nobody to wait for may find somebody now, and the other way round.
-        self.shared.space.notify_all();
         self.take_stored_letters();
         Ok(state)
     }
 
-    fn join(&self, options: &SubscribeOptions<T>, rules: Rules<T>, existing: &Subscriptions<T>) -> Result<Arc<SubscriptionState<T>>> {
+    /// Puts a new subscription into the list, unless there is one of that name by now: that one.
+    fn admit(&self, state: &Arc<SubscriptionState<T>>, options: &SubscribeOptions<T>) -> Result<Option<Arc<SubscriptionState<T>>>> {
+        let mut subscriptions = self.subscriptions.lock();
+        if let Some(earlier) = find(&subscriptions, options)? {
+            return Ok(Some(earlier));
+        }
+        if let (Place::Queue, Some(first)) = (&state.place, subscriptions.first()) {
+            return Err(Error::SingleSubscription {
+                topic: self.shared.name.to_string(),
+                existing: first.name.to_string(),
+            });
+        }
+        state.add_handle();
+        *subscriptions = subscriptions.iter().cloned().chain([state.clone()]).collect();
+        self.shared.subscriptions.store(subscriptions.len(), Relaxed);
+        Ok(None)
+    }
+
+    /// Takes a subscription's cursor out of the ring: it holds nothing back any more.
+    fn leave(&self, state: &SubscriptionState<T>) {
+        if let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) {
+            window.leave(cursor);
+        }
+    }
+
+    /// A new subscription, and what its start was found among: to be kept until the subscription's own cursor stands there.
+    fn join(&self, options: &SubscribeOptions<T>, rules: Rules<T>) -> Result<Joined<'_, T>> {
         let (window, cloner) = match &self.shared.ring {
             Ring::Window(window, cloner) => (window, cloner),
             Ring::Queue(_) => {
-                self.check_queue(options.start, &rules, existing)?;
-                return Ok(SubscriptionState::new(&self.shared, &options.name, Place::Queue, None, rules));
+                self.check_queue(options.start, &rules)?;
+                return Ok((SubscriptionState::new(&self.shared, &options.name, Place::Queue, None, rules), None));
             }
         };
-        // The anchor keeps what the start was found among until the subscription's own cursor stands there.
-        let (start, _anchor) = self.start(options.start)?;
+        let (start, anchor) = self.start(options.start)?;
         let (cursor, store) = match rules.overflow {
             Overflow::Block | Overflow::Fail => (window.join(start), None),
             Overflow::DropOldest => (window.join_overtakable(start, None), None),
@@ -148,22 +171,11 @@ impl<T: Send + 'static> TopicCore<T> {
                 (window.join_overtakable(start, Some(Box::new(store.clone()))), Some(store))
             }
         };
-        Ok(SubscriptionState::new(
-            &self.shared,
-            &options.name,
-            Place::Cursor(cursor),
-            store,
-            rules,
-        ))
+        let state = SubscriptionState::new(&self.shared, &options.name, Place::Cursor(cursor), store, rules);
+        Ok((state, anchor))
     }
 
-    fn check_queue(&self, start: Start, rules: &Rules<T>, existing: &Subscriptions<T>) -> Result<()> {
-        if let Some(first) = existing.first() {
-            return Err(Error::SingleSubscription {
-                topic: self.shared.name.to_string(),
-                existing: first.name.to_string(),
-            });
-        }
+    fn check_queue(&self, start: Start, rules: &Rules<T>) -> Result<()> {
         let what = match (start, rules.overflow, rules.ack_timeout) {
             (Start::Latest | Start::At(_) | Start::Since(_), ..) => "a start other than Start::Earliest",
             (_, Overflow::Conflate { .. }, _) => "Overflow::Conflate",
@@ -244,15 +256,19 @@ impl<T: Send + 'static> TopicCore<T> {
 
     /// Ends a subscription: its receivers find it closed, and it holds nothing back any more.
     pub(crate) fn unsubscribe(&self, state: &Arc<SubscriptionState<T>>) {
-        if self.remove(state) {
+        if self.remove_if(state, || true) {
             self.end(state);
         }
     }
 
-    /// Takes a subscription out of the list; whether it was there.
-    fn remove(&self, state: &Arc<SubscriptionState<T>>) -> bool {
+    /// Takes a subscription out of the list, if it is there and so is the condition; whether it did. Nobody subscribes meanwhile: who subscribes under
+    /// the same name gets either this one, alive, or a new one.
+    fn remove_if(&self, state: &Arc<SubscriptionState<T>>, condition: impl FnOnce() -> bool) -> bool {
         let mut subscriptions = self.subscriptions.lock();
         let before = subscriptions.len();
+        if !condition() {
+            return false;
+        }
         *subscriptions = subscriptions.iter().filter(|s| !Arc::ptr_eq(s, state)).cloned().collect();
         self.shared.subscriptions.store(subscriptions.len(), Relaxed);
         before != subscriptions.len()
@@ -260,9 +276,7 @@ impl<T: Send + 'static> TopicCore<T> {
 
     /// Ends a subscription that was taken out of the list.
     fn end(&self, state: &Arc<SubscriptionState<T>>) {
-        if let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) {
-            window.leave(cursor);
-        }
+        self.leave(state);
         // Dropped outside of the lock: payloads are code of the user.
         let kept = state.side_store.as_ref().map(|store| store.kept.lock().messages.clear());
         let dropped = state.change(Beside::end);
@@ -283,12 +297,7 @@ impl<T: Send + 'static> TopicCore<T> {
         if !state.rules.ephemeral {
             return self.shared.space.notify_all();
         }
-        let unused = {
-            // Excludes whoever subscribes under the same name just now: they get either this subscription, alive, or a new one.
-            let _joining = self.joining.lock();
-            state.handles.load(Acquire) == 0 && self.remove(state)
-        };
-        if unused {
+        if self.remove_if(state, || state.handles.load(Acquire) == 0) {
             self.end(state);
         }
     }
@@ -357,6 +366,16 @@ impl<T: Send + 'static> TopicCore<T> {
         }
         origin.retry_undeliverable();
     }
+}
+
+/// The subscription of this name in the list, if its rules do not contradict, with one more handle.
+fn find<T>(subscriptions: &Subscriptions<T>, options: &SubscribeOptions<T>) -> Result<Option<Arc<SubscriptionState<T>>>> {
+    let Some(state) = subscriptions.iter().find(|state| *state.name == *options.name) else {
+        return Ok(None);
+    };
+    state.rules.check_same(options)?;
+    state.add_handle();
+    Ok(Some(state.clone()))
 }
 
 /// A cursor that stands at the oldest message: while it is there, the topic lets go of nothing. A look through the messages needs it,
