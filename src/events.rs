@@ -86,6 +86,8 @@ pub enum Event {
         offset: Offset,
         /// Why.
         reason: DeadReason,
+        /// The text of the last failure, if there was one.
+        error: Option<String>,
     },
     /// A dead letter found the store full: the message stays parked until letters are redriven or purged.
     DeadLettersFull {

@@ -30,7 +30,7 @@ use crate::broker::Broker;
 use crate::error::Result;
 use crate::sync::{Arc, Ordering::Relaxed, plain};
 use crate::time::{Clock, Timestamp};
-use crate::topic::{Payload, RecvError, Start, SubscribeOptions, Subscription};
+use crate::topic::{RecvError, Start, SubscribeOptions, Subscription, TopicOptions};
 
 /// A clock that stands still until it is told. Clones are the same clock.
 ///
@@ -155,11 +155,13 @@ impl Broker {
         Some(progress)
     }
 
-    /// Watches what is published to a topic from now on, without holding anybody up.
+    /// Watches what is published to a topic from now on, without holding anybody up. A topic that does not exist is made, with default options: where
+    /// the program opens it with others, watch it after that.
     ///
     /// # Errors
     ///
-    /// As [`Broker::topic`].
+    /// As [`Broker::topic`]; on a work queue, [`Error::SingleSubscription`](crate::Error::SingleSubscription) or
+    /// [`Error::NotCloneable`](crate::Error::NotCloneable): its messages go to one subscription.
     ///
     /// # Examples
     ///
@@ -172,15 +174,19 @@ impl Broker {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn published<T: Payload>(&self, topic: &str) -> Result<Published<T>> {
+    pub fn published<T: Clone + Send + Sync + 'static>(&self, topic: &str) -> Result<Published<T>> {
         static NEXT: plain::AtomicUsize = plain::AtomicUsize::new(0);
         let name = format!("{WATCHER}{}", NEXT.fetch_add(1, Relaxed));
         let options = SubscribeOptions::new(&name)
             .start(Start::Latest)
             .overflow(crate::Overflow::DropOldest)
             .ephemeral();
+        let topic = match self.opened(topic)? {
+            Some(topic) => topic,
+            None => self.topic_with(topic, TopicOptions::in_memory())?,
+        };
         Ok(Published {
-            subscription: self.topic::<T>(topic)?.subscribe_with(options)?,
+            subscription: topic.subscribe_with(options)?,
         })
     }
 }
@@ -196,7 +202,7 @@ pub struct Published<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Published<T> {
-    /// What was published since the last call, or since it was made: at most the topic's capacity.
+    /// What was published since the last call, or since it was made: at most the topic's capacity. [`lost`](Self::lost) says how many more there were.
     #[must_use]
     pub fn take(&self) -> Vec<T> {
         let messages = self.subscription.auto_ack();
@@ -208,6 +214,27 @@ impl<T: Send + 'static> Published<T> {
                 Err(_) => return all,
             }
         }
+    }
+
+    /// How many messages were published and not seen here, since it was made: it was looked at too rarely for the topic's capacity.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// # let topic = broker.topic_with::<u32>("small", ringmq::TopicOptions::new().capacity(4))?;
+    /// let published = broker.published::<u32>("small")?;
+    /// topic.publish_batch(0..100)?;
+    /// let seen = published.take();
+    /// assert_eq!(seen.len() as u64 + published.lost(), 100);
+    /// assert_eq!(seen.last(), Some(&99));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.subscription.stats().dropped
     }
 
     /// Waits for the next message published, at most this long.

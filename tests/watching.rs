@@ -152,6 +152,33 @@ fn the_text_form_gives_each_number_of_the_stats_under_its_own_name() {
 }
 
 #[test]
+fn what_is_published_can_be_watched_whatever_the_payload_and_what_was_missed_is_counted() {
+    #[derive(Clone, Debug, PartialEq)]
+    struct Plain(u64); // no serde
+    let broker = broker();
+    let topic = broker.topic_with("plain", ringmq::TopicOptions::in_memory().capacity(8)).unwrap();
+    let published = broker.published::<Plain>("plain").unwrap();
+    topic.publish_batch((0..3).map(Plain)).unwrap();
+    assert_eq!((published.take(), published.lost()), ([0, 1, 2].map(Plain).to_vec(), 0));
+    topic.publish_batch((3..100).map(Plain)).unwrap();
+    let seen = published.take();
+    assert_eq!(seen.len() as u64 + published.lost(), 97);
+    assert!(
+        seen.iter().eq((100 - seen.len() as u64..100).map(Plain).collect::<Vec<_>>().iter()),
+        "the newest"
+    );
+
+    // Whoever comes first may be the watcher.
+    let early = broker.published::<u64>("early").unwrap();
+    broker.topic::<u64>("early").unwrap().publish(7).unwrap();
+    assert_eq!(early.next(Duration::MAX).unwrap(), 7);
+
+    broker.topic_with("queue", ringmq::TopicOptions::<u64>::work_queue()).unwrap();
+    let refused = broker.published::<u64>("queue").unwrap_err();
+    assert!(matches!(refused, ringmq::Error::NotCloneable { .. }), "{refused}");
+}
+
+#[test]
 fn each_thing_that_happens_is_one_event() {
     let broker = broker();
     let mut events = broker.events();
@@ -186,6 +213,7 @@ fn each_thing_that_happens_is_one_event() {
             subscription: s(),
             offset,
             reason: DeadReason::Rejected("no".into()),
+            error: Some("why".into()),
         },
         Event::TopicClosed { topic: t() },
         Event::Unsubscribed {

@@ -238,11 +238,8 @@ impl Broker {
     /// # }
     /// ```
     pub fn topic<T: Payload>(&self, name: &str) -> Result<Topic<T>> {
-        match self.existing(name)? {
-            Some(topic) => {
-                self.collect_dead_letters(&topic)?;
-                Ok(topic)
-            }
+        match self.opened(name)? {
+            Some(topic) => Ok(topic),
             None => self.topic_with(name, TopicOptions::new()),
         }
     }
@@ -296,6 +293,13 @@ impl Broker {
         } else {
             options.check_same(name, &topic.core.settings)?;
         }
+        Ok(topic)
+    }
+
+    /// The topic of this name as it is, if there is one.
+    pub(crate) fn opened<T: Send + 'static>(&self, name: &str) -> Result<Option<Topic<T>>> {
+        let topic = self.existing(name)?;
+        topic.as_ref().map_or(Ok(()), |topic| self.collect_dead_letters(topic))?;
         Ok(topic)
     }
 

@@ -102,7 +102,8 @@ impl<T: Send + 'static> SubscriptionState<T> {
 
     /// Sends a letter to the dead-letter topic or, if nobody subscribes there or there is no room, to the store.
     fn send_letter(&self, letter: StoredLetter<T>) {
-        let (offset, reason) = (letter.letter.offset, letter.letter.reason.clone());
+        let DeadLetter { offset, reason, error, .. } = &letter.letter;
+        let (offset, reason, error) = (*offset, reason.clone(), error.clone());
         let forward = self.beside.lock().forward.clone();
         let left = match forward {
             Some(forward) if self.forward_stored(&*forward) => forward.forward(letter),
@@ -134,6 +135,7 @@ impl<T: Send + 'static> SubscriptionState<T> {
             subscription,
             offset,
             reason,
+            error,
         });
     }
 
