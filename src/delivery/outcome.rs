@@ -1,7 +1,10 @@
 //! Outcome: what a handler says about a message.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::time::Duration;
+
+use crate::user_code::drop_contained;
 
 /// What a handler says about a message.
 ///
@@ -70,6 +73,18 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcome for Result<(), E> {
             Ok(()) => Outcome::Ack,
             Err(error) => Outcome::Failed(describe(&*error.into())),
         }
+    }
+}
+
+impl Outcome {
+    /// What a handler's panic says about the message.
+    pub(crate) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned());
+        drop_contained(panic);
+        Self::Failed(format!("the handler panicked: {}", text.as_deref().unwrap_or("no text")))
     }
 }
 

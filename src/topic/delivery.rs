@@ -16,6 +16,7 @@ use crate::topic::seat::{Credit, Credits};
 use crate::topic::settle::Failure;
 use crate::topic::shared::Taken;
 use crate::topic::state::{Held, SubscriptionState};
+use crate::user_code::contained;
 
 /// One hand-over of one message. It is owned, and owning it is the lease: each verdict consumes it, so there is exactly one.
 ///
@@ -309,6 +310,14 @@ impl<T: Send + 'static> Delivery<T> {
             }),
             Outcome::Reject(reason) => self.reject(reason),
         }
+    }
+
+    /// Settles as a handler said. A verdict that came too late needs nothing: the message is on its way again. Nor does a payload that panics when it
+    /// is dropped.
+    pub(crate) fn settle_as_handled(self, outcome: Outcome) {
+        contained(|| {
+            let _ = self.settle(outcome);
+        });
     }
 
     fn fail(self, failure: Failure) -> Result<()> {

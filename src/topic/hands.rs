@@ -19,7 +19,6 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering::*};
 use crate::topic::delivery::Delivery;
 use crate::topic::publish::Handling;
 use crate::topic::receive::RecvError;
-use crate::topic::run::{failed_by, settle};
 use crate::topic::state::SubscriptionState;
 use crate::user_code::drop_contained;
 
@@ -112,7 +111,7 @@ where
                     waker,
                 });
             }
-            Err(panic) => settle_shared(delivery, failed_by(panic)),
+            Err(panic) => settle_shared(delivery, Outcome::of_panic(panic)),
         }
     }
 
@@ -180,7 +179,7 @@ impl<T: Send + 'static, Fut: Future<Output: IntoOutcome>> Handler<T, Fut> {
         match polled {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(outcome)) => Some(outcome),
-            Err(panic) => Some(failed_by(panic)),
+            Err(panic) => Some(Outcome::of_panic(panic)),
         }
     }
 }
@@ -189,6 +188,6 @@ impl<T: Send + 'static, Fut: Future<Output: IntoOutcome>> Handler<T, Fut> {
 /// nack.
 fn settle_shared<T: Send + 'static>(delivery: Arc<Delivery<T>>, outcome: Outcome) {
     if let Ok(delivery) = Arc::try_unwrap(delivery) {
-        settle(delivery, outcome);
+        delivery.settle_as_handled(outcome);
     }
 }

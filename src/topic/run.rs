@@ -23,7 +23,7 @@ use crate::topic::publish::Handling;
 use crate::topic::receive::{RecvError, Until};
 use crate::topic::state::SubscriptionState;
 use crate::topic::subscription::Subscription;
-use crate::user_code::{contained, drop_contained};
+use crate::user_code::drop_contained;
 use crate::wait::{Event, Sleepers, Wake};
 
 /// Handlers at work: see [`Subscription::run`]. Dropping it lets them go on until the subscription is closed; [`drain`](Self::drain) ends them.
@@ -175,15 +175,6 @@ impl std::fmt::Debug for Running {
     }
 }
 
-/// The text of a panic.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("the handler panicked: {}", text.as_deref().unwrap_or("no text"))
-}
-
 impl<T: Send + 'static> Subscription<T> {
     /// Starts `threads` threads (at least one) that receive and call `handle`. Its return value is the verdict: `()` or `Ok` acks, an error or a
     /// panic counts as a failure and its text goes into the message's history, an [`Outcome`] says it in full. A handler is not told of losses
@@ -327,21 +318,7 @@ fn handle_one<T: Send + 'static, O: IntoOutcome>(
         let _handling = Handling::enter(state.id);
         catch_unwind(AssertUnwindSafe(|| handle(&delivery).into_outcome()))
     };
-    settle(delivery, outcome.unwrap_or_else(failed_by));
-}
-
-/// Settles. A verdict that came too late needs nothing: the message is on its way again. Nor does a payload that panics when it is dropped.
-pub(crate) fn settle<T: Send + 'static>(delivery: Delivery<T>, outcome: Outcome) {
-    contained(|| {
-        let _ = delivery.settle(outcome);
-    });
-}
-
-/// What a handler's panic says about the message.
-pub(crate) fn failed_by(panic: Box<dyn std::any::Any + Send>) -> Outcome {
-    let text = panic_text(&*panic);
-    drop_contained(panic);
-    Outcome::Failed(text)
+    delivery.settle_as_handled(outcome.unwrap_or_else(Outcome::of_panic));
 }
 
 const _: fn() = || {
