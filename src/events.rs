@@ -35,6 +35,11 @@ pub enum Event {
         /// The topic.
         topic: String,
     },
+    /// A topic was removed: its name is free.
+    TopicRemoved {
+        /// The topic.
+        topic: String,
+    },
     /// A topic was closed.
     TopicClosed {
         /// The topic.

@@ -266,6 +266,28 @@ fn closing_a_broker_ends_at_its_deadline_and_counts_what_is_in_flight_parked_and
 }
 
 /// What a receiver drops because the broker is closing did not fail (design: a drain or close counts as neither).
+/// Symptom: the report counted messages that a receiver still got. Cause: they were counted first, and the subscription ended afterwards. Fix: counted
+/// where it ends.
+#[test]
+fn a_closing_broker_counts_what_no_receiver_got_and_nothing_else() {
+    for options in [TopicOptions::in_memory as fn() -> TopicOptions<u64>, TopicOptions::work_queue] {
+        for round in 0..100 {
+            let broker = broker();
+            let topic = broker.topic_with("t", options()).unwrap();
+            let subs: Vec<_> = (0..2).map(|_| topic.subscribe("s").unwrap().auto_ack()).collect();
+            topic.publish_batch(0..1000).unwrap();
+            let (report, received) = thread::scope(|scope| {
+                let receiving: Vec<_> = subs.iter().map(|sub| scope.spawn(|| sub.iter().flatten().count() as u64)).collect();
+                until("some to be received", || topic.stats().subscriptions[0].pending < 990);
+                let report = broker.close(Duration::ZERO);
+                let received: u64 = receiving.into_iter().map(|thread| thread.join().unwrap()).sum();
+                (report, received)
+            });
+            assert_eq!(received + report.unsettled, 1000, "round {round}");
+        }
+    }
+}
+
 #[test]
 fn what_is_dropped_without_a_verdict_while_a_broker_closes_goes_back_without_a_failure() {
     let broker = broker();

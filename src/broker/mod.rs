@@ -17,7 +17,7 @@ use crate::topic::{Payload, SubscriptionState, Topic, TopicCore, TopicOptions, T
 
 /// An in-process owner of topics: cheap to clone, shared by threads and tasks.
 ///
-/// Topics live until the broker is closed, or until the last handle on it and on them is dropped. Where only subscriptions are left, nobody can
+/// Topics live until the broker is closed, until they are [removed](Self::remove_topic), or until the last handle on it and on them is dropped. Where only subscriptions are left, nobody can
 /// publish any more: they get what there is, retries in their time, then [`RecvError::Closed`](crate::RecvError::Closed).
 ///
 /// # Examples
@@ -93,19 +93,19 @@ impl<T: Send + 'static> AnyTopic for Topic<T> {
     }
 
     fn end(&self) -> u64 {
-        let left = Self::stats(self).subscriptions.iter().map(|s| s.lag).sum();
-        for state in self.core.subscriptions().iter() {
-            self.core.unsubscribe(state);
-        }
-        left
+        let subscriptions = self.core.subscriptions();
+        let left: u64 = subscriptions.iter().map(|state| self.core.unsubscribe(state)).sum();
+        // What a queue holds while it has no subscription is nobody's.
+        let rest = self.core.drop_rest();
+        if subscriptions.is_empty() { 0 } else { left + rest }
     }
 }
 
-/// What a broker left behind when it was closed.
+/// What a broker left behind when it was closed, or a topic when it was removed.
 ///
 /// # Examples
 ///
-/// See [`Broker::close`].
+/// See [`Broker::close`] and [`Broker::remove_topic`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -377,18 +377,72 @@ impl Broker {
                 rounds.entry(name.matches("$dead.").count()).or_default().push(topic.clone());
             }
         }
-        for topics in rounds.values() {
-            topics.iter().for_each(|topic| topic.close());
-            while topics.iter().any(|topic| topic.is_unsettled()) && until.is_none_or(|until| Instant::now() < until) {
-                std::thread::park_timeout(Duration::from_micros(200));
-            }
-        }
+        rounds.values().for_each(|topics| settle(topics, until));
         let topics: Vec<_> = rounds.into_values().flatten().collect();
-        let dead_letters = topics.iter().flat_map(|t| t.stats().subscriptions).map(|s| s.dead_letters).sum();
-        let unsettled = topics.iter().map(|topic| topic.end()).sum();
+        let report = end(&topics);
         self.inner.topics.lock().by_name.clear();
-        CloseReport { unsettled, dead_letters }
+        report
     }
+
+    /// Closes one topic as [`close`](Self::close) does all, and forgets it: whoever opens the name from then on makes a new topic, with offsets from 0
+    /// on. Handles on the old one stay closed. Its stored dead letters go with it; its dead-letter topics do not, they have names of their own.
+    ///
+    /// `None`: there is no topic of this name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> ringmq::Result<()> {
+    /// # let broker = ringmq::Broker::open("mem:")?;
+    /// let session = broker.topic::<u32>("session.17")?;
+    /// session.publish(1)?;
+    /// let report = broker.remove_topic("session.17", Duration::from_secs(1)).expect("it exists");
+    /// assert_eq!(report.unsettled, 0, "there was no subscription");
+    /// assert!(session.publish(2).is_err());
+    ///
+    /// let new = broker.topic::<String>("session.17")?; // of another type, even
+    /// assert_eq!(new.stats().published, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn remove_topic(&self, name: &str, deadline: Duration) -> Option<CloseReport> {
+        let until = Instant::now().checked_add(deadline);
+        let topic = self.inner.topics.lock().by_name.get(name)?.clone();
+        let topics = [topic];
+        settle(&topics, until);
+        let report = end(&topics);
+        let mut open = self.inner.topics.lock();
+        // Somebody else may have removed it meanwhile, and made a new one.
+        let removed = match open.by_name.get(name) {
+            Some(topic) if Arc::ptr_eq(topic, &topics[0]) => open.by_name.remove(name),
+            _ => None,
+        };
+        drop(open);
+        if removed.is_some() {
+            self.inner
+                .environment
+                .feed
+                .tell(|| Happened::TopicRemoved { topic: name.to_owned() });
+        }
+        Some(report)
+    }
+}
+
+/// Closes topics, and gives their subscribers until then to settle what there is.
+fn settle(topics: &[Arc<dyn AnyTopic>], until: Option<Instant>) {
+    topics.iter().for_each(|topic| topic.close());
+    while topics.iter().any(|topic| topic.is_unsettled()) && until.is_none_or(|until| Instant::now() < until) {
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+}
+
+/// Ends what is left of topics that are closed.
+fn end(topics: &[Arc<dyn AnyTopic>]) -> CloseReport {
+    let dead_letters = topics.iter().flat_map(|t| t.stats().subscriptions).map(|s| s.dead_letters).sum();
+    let unsettled = topics.iter().map(|topic| topic.end()).sum();
+    CloseReport { unsettled, dead_letters }
 }
 
 fn downcast<T: Send + 'static>(name: &str, topic: &dyn AnyTopic) -> Result<Topic<T>> {

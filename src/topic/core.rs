@@ -14,7 +14,7 @@ use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
 use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
 use crate::user_code::{clear_contained, drop_contained};
-use crate::wait::{Event, Patience, Sleepers};
+use crate::wait::{Event, Patience, Sleepers, Spin};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
 type Joined<'t, T> = (Arc<SubscriptionState<T>>, Option<Anchor<'t, T>>);
@@ -104,9 +104,7 @@ impl<T: Send + 'static> TopicCore<T> {
         if let Some(state) = find(&self.subscriptions.lock(), options)? {
             return Ok(state);
         }
-        if self.shared.ring.is_closed() {
-            return Err(Error::Closed { what: "the topic" });
-        }
+        self.check_open()?;
         let (state, anchor) = self.join(options, rules)?;
         let admitted = self.admit(&state, options);
         drop(anchor);
@@ -126,12 +124,21 @@ impl<T: Send + 'static> TopicCore<T> {
         Ok(state)
     }
 
+    fn check_open(&self) -> Result<()> {
+        if self.shared.ring.is_closed() {
+            return Err(Error::Closed { what: "the topic" });
+        }
+        Ok(())
+    }
+
     /// Puts a new subscription into the list, unless there is one of that name by now: that one.
     fn admit(&self, state: &Arc<SubscriptionState<T>>, options: &SubscribeOptions<T>) -> Result<Option<Arc<SubscriptionState<T>>>> {
         let mut subscriptions = self.subscriptions.lock();
         if let Some(earlier) = find(&subscriptions, options)? {
             return Ok(Some(earlier));
         }
+        // Again, under the lock: of a closed topic, whoever ends its subscriptions has them all.
+        self.check_open()?;
         if let (Place::Queue, Some(first)) = (&state.place, subscriptions.first()) {
             return Err(Error::SingleSubscription {
                 topic: self.shared.name.to_string(),
@@ -144,10 +151,15 @@ impl<T: Send + 'static> TopicCore<T> {
         Ok(None)
     }
 
-    /// Takes a subscription's cursor out of the ring: it holds nothing back any more.
-    fn leave(&self, state: &SubscriptionState<T>) {
-        if let (Ring::Window(window, _), Place::Cursor(cursor)) = (&self.shared.ring, &state.place) {
-            window.leave(cursor);
+    /// Takes a subscription's cursor out of the ring: it holds nothing back any more. Returns how much stood before it. What a queue holds stays there,
+    /// for its next subscription.
+    fn leave(&self, state: &SubscriptionState<T>) -> u64 {
+        match (&self.shared.ring, &state.place) {
+            (Ring::Window(window, _), Place::Cursor(cursor)) => {
+                let next = window.leave(cursor);
+                self.shared.ring.end().saturating_sub(next)
+            }
+            _ => 0,
         }
     }
 
@@ -254,10 +266,26 @@ impl<T: Send + 'static> TopicCore<T> {
         Ok(at)
     }
 
-    /// Ends a subscription: its receivers find it closed, and it holds nothing back any more.
-    pub(crate) fn unsubscribe(&self, state: &Arc<SubscriptionState<T>>) {
-        if self.remove_if(state, || true) {
-            self.end(state);
+    /// Ends a subscription: its receivers find it closed, and it holds nothing back any more. Returns how many messages it has not settled, whatever
+    /// others do at this time: none is counted that a receiver still gets, but for those in flight.
+    pub(crate) fn unsubscribe(&self, state: &Arc<SubscriptionState<T>>) -> u64 {
+        if self.remove_if(state, || true) { self.end(state) } else { 0 }
+    }
+
+    /// Drops what a closed queue still holds; how much that was. Topics hold on to it until their last handle is gone.
+    pub(crate) fn drop_rest(&self) -> u64 {
+        let Ring::Queue(queue) = &self.shared.ring else { return 0 };
+        let (mut dropped, mut spin) = (0, Spin::new());
+        loop {
+            match queue.take() {
+                Ok((_, value, meta)) => {
+                    dropped += 1;
+                    drop_contained((value, meta));
+                }
+                // It is being published by somebody who came before the close.
+                Err(ring::Nothing::Busy) => spin.snooze(),
+                Err(_) => return dropped,
+            }
         }
     }
 
@@ -275,11 +303,15 @@ impl<T: Send + 'static> TopicCore<T> {
     }
 
     /// Ends a subscription that was taken out of the list.
-    fn end(&self, state: &Arc<SubscriptionState<T>>) {
-        self.leave(state);
+    fn end(&self, state: &Arc<SubscriptionState<T>>) -> u64 {
+        let fresh = self.leave(state);
         // Dropped outside of the lock: payloads are code of the user.
         let kept = state.side_store.as_ref().map(|store| store.kept.lock().messages.clear());
-        let dropped = state.change(Beside::end);
+        let (left, dropped) = state.change(|beside| {
+            let left = (beside.ready.len() + beside.parked_count()) as u64 + state.credit.out();
+            (left, beside.end())
+        });
+        let left = left + fresh + kept.as_ref().map_or(0, |kept| kept.len() as u64);
         state.reschedule();
         drop_contained((kept, dropped));
         self.shared.space.notify_all();
@@ -287,6 +319,7 @@ impl<T: Send + 'static> TopicCore<T> {
             topic: self.shared.name.to_string(),
             subscription: state.name.to_string(),
         });
+        left
     }
 
     /// A handle went. The last one to go wakes publishers, which wait for nobody now, and ends an ephemeral subscription.

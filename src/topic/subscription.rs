@@ -409,7 +409,7 @@ impl<T: Send + 'static, M: Mode> Subscription<T, M> {
     /// # }
     /// ```
     pub fn unsubscribe(self) {
-        self.seats.core.unsubscribe(self.state());
+        let _ = self.seats.core.unsubscribe(self.state());
     }
 
     /// Its name.

@@ -363,8 +363,9 @@ impl<T, A> Window<T, A> {
         cursor
     }
 
-    /// Removes a cursor; what it alone held back is freed. Whoever is about to take from it finds nothing.
-    pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) {
+    /// Removes a cursor; what it alone held back is freed. Whoever is about to take from it finds nothing. Returns the position that would have been
+    /// its next; of one that has left before, one behind all others.
+    pub(crate) fn leave(&self, cursor: &Arc<Cursor<T, A>>) -> u64 {
         // What it has consumed goes first: without any cursor, the ring keeps what it holds.
         self.reclaim(0);
         let mut registry = self.registry.lock();
@@ -372,11 +373,12 @@ impl<T, A> Window<T, A> {
         registry.cursors.retain(|c| !Arc::ptr_eq(c, cursor));
         // The scan does not look at this head any more, so no claim on it may succeed from here on; Acquire, so that the scan finds the
         // lines of those that succeeded before.
-        let _ = cursor.head.update(|_| Some(LEFT));
+        let was = cursor.head.update(|_| Some(LEFT)).unwrap_or(LEFT);
         // Acquire: whatever those claims found is below.
         registry.read_by_others = position(self.tail.load(Acquire));
         drop(registry);
         self.reclaim(0);
+        position(was)
     }
 
     /// A line for one more subscriber.
