@@ -78,8 +78,9 @@ fn subscribers_get_their_time_and_the_rest_is_counted() {
 fn a_removed_topic_keeps_nothing_in_memory() {
     let broker = broker();
     let payload = Arc::new(());
-    for _ in 0..3 {
-        let topic = broker.topic_with("t", TopicOptions::in_memory()).unwrap();
+    let mut handles = Vec::new();
+    for options in [TopicOptions::in_memory as fn() -> TopicOptions<Arc<()>>, TopicOptions::work_queue] {
+        let topic = broker.topic_with("t", options()).unwrap();
         let sub = topic.subscribe("s").unwrap();
         for _ in 0..10 {
             topic.publish(payload.clone()).unwrap();
@@ -87,10 +88,21 @@ fn a_removed_topic_keeps_nothing_in_memory() {
         sub.recv().unwrap().nack_after(PATIENCE).unwrap();
         sub.recv().unwrap().reject("no").unwrap();
         assert!(Arc::strong_count(&payload) > 1);
-        broker.remove_topic("t", Duration::ZERO).unwrap();
-        drop((topic, sub));
+        let report = broker.remove_topic("t", Duration::ZERO).unwrap();
+        assert_eq!((report.unsettled, report.dead_letters), (9, 1));
+        handles.push((topic.publisher(), topic));
+        drop(sub);
         assert_eq!(Arc::strong_count(&payload), 1, "pending, parked and dead letters went with it");
     }
+    let unheard = broker.topic_with("unheard", TopicOptions::in_memory()).unwrap();
+    unheard.publish(payload.clone()).unwrap();
+    let report = broker.remove_topic("unheard", PATIENCE).unwrap();
+    assert_eq!(
+        (report.unsettled, unheard.stats().unrouted),
+        (0, 1),
+        "there was nobody to settle it"
+    );
+    assert_eq!(Arc::strong_count(&payload), 1);
 }
 
 /// The dead-letter topic has a name of its own, and goes on; a subscription made anew sends its letters there once it is opened again.

@@ -272,9 +272,16 @@ impl<T: Send + 'static> TopicCore<T> {
         if self.remove_if(state, || true) { self.end(state) } else { 0 }
     }
 
-    /// Drops what a closed queue still holds; how much that was. Topics hold on to it until their last handle is gone.
+    /// Drops what the ring of a closed topic without subscriptions still holds, so that it does not stay as long as the last handle. Returns how much of
+    /// it a queue's last subscription has left there.
     pub(crate) fn drop_rest(&self) -> u64 {
-        let Ring::Queue(queue) = &self.shared.ring else { return 0 };
+        let queue = match &self.shared.ring {
+            Ring::Queue(queue) => queue,
+            Ring::Window(window, _) => {
+                window.reclaim(self.shared.ring.end());
+                return 0;
+            }
+        };
         let (mut dropped, mut spin) = (0, Spin::new());
         loop {
             match queue.take() {
