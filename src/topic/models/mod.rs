@@ -1,6 +1,7 @@
 //! Models of a topic by its public interface, with a capacity of one or two: see `crate::models`.
 
 mod ending;
+mod joining;
 mod receiving;
 mod selecting;
 mod tasks;
@@ -11,7 +12,7 @@ use crate::{Broker, Overflow, RecvError};
 
 /// A topic in a broker of its own.
 struct Model {
-    _broker: Broker,
+    broker: Broker,
     topic: Topic<u64>,
 }
 
@@ -19,7 +20,7 @@ impl Model {
     fn new(options: TopicOptions<u64>, capacity: usize) -> Self {
         let broker = Broker::builder().seed(1).open("mem:").unwrap();
         let topic = broker.topic_with("t", options.capacity(capacity)).unwrap();
-        Self { _broker: broker, topic }
+        Self { broker: broker, topic }
     }
 
     fn topic(capacity: usize) -> Self {
