@@ -587,3 +587,65 @@ fn a_payload_may_subscribe_when_it_is_dropped() {
         });
     }
 }
+
+/// Symptom: while a publisher dropped the oldest message of a work queue, a receiver was told `Empty`, though a message was published and its loss not
+/// told; or it took that message, made room by that, and the publisher dropped one more. Cause: the message left the ring before its loss was noted, and
+/// whether the queue was full was not looked at again under the lock under which receivers take. Fix: both are, in one change.
+#[test]
+fn a_publisher_that_drops_the_oldest_of_a_queue_drops_what_it_must_and_hides_nothing() {
+    let rounds = size("RINGMQ_DROP_ROUNDS", 20_000) as u64;
+    let mut random = Random(seed("drop"));
+    for capacity in [1, 2] {
+        let options = SubscribeOptions::new("s").overflow(Overflow::DropOldest);
+        let (topic, sub) = Kind::Queue.pair_with(capacity as usize, options);
+        topic.publish_batch(0..capacity).unwrap();
+        let (started, published) = (AtomicU64::new(0), AtomicU64::new(0));
+        let wait_for = |counter: &AtomicU64, n| {
+            let mut looks = 0;
+            while counter.load(SeqCst) < n {
+                looks += 1;
+                if looks % 1_000 == 0 {
+                    std::thread::yield_now();
+                }
+                std::hint::spin_loop();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=rounds {
+                    wait_for(&started, round);
+                    topic.publish(capacity + round - 1).unwrap();
+                    published.store(round, SeqCst);
+                }
+            });
+            let receiver = sub.auto_ack();
+            let mut dropped = 0;
+            // The scope would wait for ever for a publisher that is not asked any more.
+            let mut unexpected = None;
+            for round in 1..=rounds {
+                started.store(round, SeqCst);
+                for _ in 0..random.below(64) {
+                    std::hint::spin_loop();
+                }
+                let got = receiver.try_recv();
+                wait_for(&published, round);
+                let lost = sub.stats().dropped - dropped;
+                dropped += lost;
+                let right = match &got {
+                    Ok(oldest) => *oldest == round - 1 && lost == 0,
+                    Err(TryRecvError::Lagged(told)) => *told == lagged(round - 1, round) && lost == 1,
+                    Err(_) => false,
+                };
+                if !right {
+                    unexpected.get_or_insert((round, got, lost));
+                    started.store(rounds, SeqCst);
+                    break;
+                }
+            }
+            assert_eq!(
+                unexpected, None,
+                "capacity {capacity}: round, what was received, how many were dropped"
+            );
+        });
+    }
+}

@@ -425,7 +425,7 @@ impl<T: Send + 'static> TopicCore<T> {
         let handling = HANDLING.get();
         let mut obstacle = Obstacle::Clears;
         if let (Ring::Queue(_), None) = (&self.shared.ring, subscriptions.first()) {
-            self.drop_oldest(None);
+            self.drop_oldest(None, t);
             return Obstacle::Clears;
         }
         for state in subscriptions.iter().filter(|state| state.blocks(t)) {
@@ -442,18 +442,18 @@ impl<T: Send + 'static> TopicCore<T> {
                 }
                 Overflow::Block => obstacle = Obstacle::Receivers,
                 Overflow::DropOldest | Overflow::Conflate { .. } => {
-                    self.drop_oldest(Some(state));
+                    self.drop_oldest(Some(state), t);
                 }
             }
         }
         obstacle
     }
 
-    /// Makes room in a queue whose subscription, if any, drops its oldest messages.
-    fn drop_oldest(&self, state: Option<&Arc<SubscriptionState<T>>>) {
+    /// Makes room for position `t` in a queue whose subscription, if any, drops its oldest messages.
+    fn drop_oldest(&self, state: Option<&Arc<SubscriptionState<T>>>, t: u64) {
         let Ring::Queue(queue) = &self.shared.ring else { return };
         let dropped = match state {
-            Some(state) => state.drop_oldest(queue),
+            Some(state) => state.drop_oldest(queue, t),
             None => queue.take().ok().map(|(_, value, _)| {
                 self.shared.unrouted.fetch_add(1, Relaxed);
                 value

@@ -12,7 +12,7 @@
 //! | variable | orderings and why | shown by models |
 //! |---|---|---|
 //! | `attention` | swap and re-check AcqRel: of a change and a sleeper, one sees the other. Loads on the hot path Relaxed: a look that comes too early is made up for by the re-check. Acquire in `holds_back` and `nothing`: the lock is taken next only if it is not 0 | Release of the swap, Acquire of the re-check. The other halves are there because either side may come first |
-//! | `changes` | odd while `attention` is being changed. Raised AcqRel, read Acquire before and after, so that both looks between the two belong to one moment | none: a third thread would have to take a message, give it back and take it again between two loads of the first |
+//! | `changes` | odd while `attention` is being changed, or what a publisher drops is on its way from the ring to the losses. Raised AcqRel, read Acquire before and after, so that both looks between the two belong to one moment | none: a third thread would have to take a message, give it back and take it again between two loads of the first |
 //! | `handles` | dropped AcqRel: the last one to go acts after all that the others did. A waiting publisher adds 0, AcqRel: it sees that the last one went, or that one sees it in the list of sleepers | none: both go through the lock of the list, and through that of the subscriptions |
 
 use std::collections::VecDeque;
@@ -117,7 +117,7 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
-    /// Odd while what stands beside the ring is changed, and another even number afterwards. Written under the lock; AcqRel, so that a reader that
+    /// Odd while what stands beside the ring is changed, or a message goes there from the ring, and another even number afterwards. Written under the lock; AcqRel, so that a reader that
     /// finds the same even number before and after knows that `attention` was the same in between.
     pub(crate) changes: AtomicU64,
     /// Receivers that wait for a message.
@@ -293,13 +293,24 @@ impl<T> SubscriptionState<T> {
         if beside.lag.total() > 0 { Err(Nothing::Busy) } else { queue.take() }
     }
 
-    /// Drops the oldest message of the queue, for its subscription to be told. The message is returned, to be dropped outside of the lock.
-    pub(crate) fn drop_oldest(&self, queue: &Queue<T, Arc<Meta>>) -> Option<T> {
-        self.change(|beside| {
-            let (offset, value, _) = queue.take().ok()?;
+    /// Drops the oldest message of the queue if there is no room for position `t` yet, for its subscription to be told. The message is returned, to
+    /// be dropped outside of the lock.
+    pub(crate) fn drop_oldest(&self, queue: &Queue<T, Arc<Meta>>, t: u64) -> Option<T> {
+        let mut beside = self.beside.lock();
+        if !self.blocks(t) {
+            // Receivers take under this lock, too: one of them, or another publisher, was faster.
+            return None;
+        }
+        // Odd from before it is taken: until the loss is noted, the empty ring is no proof that there is nothing.
+        self.changes.fetch_add(1, AcqRel);
+        let dropped = queue.take().ok().map(|(offset, value, _)| {
             beside.lag.add(offset, offset + 1);
-            Some(value)
-        })
+            value
+        });
+        self.end_change(&beside);
+        drop(beside);
+        self.wake_all();
+        dropped
     }
 
     /// Whether there is a fresh message, or the cursor was overtaken.
@@ -402,6 +413,11 @@ impl<T> SubscriptionState<T> {
     /// Publishes whether there is something beside the ring. A read-modify-write, also when nothing changes: sleepers rely on it.
     pub(crate) fn raise_attention(&self, beside: &Beside<T>) {
         self.changes.fetch_add(1, AcqRel);
+        self.end_change(beside);
+    }
+
+    /// The same, once `changes` is odd.
+    fn end_change(&self, beside: &Beside<T>) {
         self.attention.swap(u64::from(beside.wants_attention(&self.rules)), AcqRel);
         self.changes.fetch_add(1, AcqRel);
     }
