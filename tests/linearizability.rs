@@ -3,12 +3,15 @@
 //! Threads record what they did and what came of it, each operation with the moments of its call and its return. A history is right if there is an
 //! order of all operations that keeps those of non-overlapping ones and in which every result is what the model says: the search of Wing and Gong,
 //! with the states that were seen before left out (Lowe). So there is no false `Full` or `Empty`, no early `Closed`, no lost or doubled message, in
-//! any history that was recorded (G1 to G3; failure catalogue A7, A9, A10, A20).
+//! any history that was recorded (G1 to G3; failure catalogue A7, A9, A10, A20). Some subscriptions have little credit and verdicts that come late,
+//! some have a filter, some conflate: never more is in flight than allowed, no false `InFlightFull`, nothing unwanted, the last of each key and the
+//! exact losses.
 //!
 //! Batches are not atomic, and are checked as the run of single operations that they promise to be. A subscription that drops its oldest messages is
-//! moved on by a publisher before that publisher's message enters, so those are two steps.
+//! moved on by a publisher before that publisher's message enters, so those are two steps. The same goes for one that conflates. What a filter does not
+//! want is passed one by one while somebody receives, each in a step of its own.
 //!
-//! `RINGMQ_LIN_HISTORIES` (default 1,500) histories, over all shapes; `RINGMQ_SEED` repeats the operations, not the schedule.
+//! `RINGMQ_LIN_HISTORIES` (default 2,100) histories, over all shapes; `RINGMQ_SEED` repeats the operations, not the schedule.
 
 mod matrix_support;
 
@@ -26,6 +29,8 @@ enum Op {
     /// Entered at this offset, if that is known.
     Published {
         value: u64,
+        /// 0: none.
+        key: u8,
         at: Option<u64>,
     },
     PublishFull,
@@ -42,6 +47,16 @@ enum Op {
         sub: usize,
         from: u64,
         to: u64,
+        lost: u64,
+    },
+    /// A receive may pass any number of messages that the filter does not want.
+    Skip {
+        sub: usize,
+    },
+    InFlightFull {
+        sub: usize,
+        /// How much credit other calls that were under way may have held for a moment.
+        beside: usize,
     },
     Empty {
         sub: usize,
@@ -54,10 +69,12 @@ enum Op {
     Ack {
         sub: usize,
         at: u64,
+        attempt: u32,
     },
     Nack {
         sub: usize,
         at: u64,
+        attempt: u32,
     },
     Seek {
         sub: usize,
@@ -87,9 +104,13 @@ type History = Vec<Vec<Event>>;
 struct Sub {
     position: u64,
     ready: VecDeque<(u64, u32)>,
-    in_flight: BTreeMap<u64, u32>,
-    /// Overtaken from here, not told yet.
+    /// Offset and attempt of each, in order.
+    in_flight: Vec<(u64, u32)>,
+    /// Overtaken from here, not told yet; of one that conflates, not caught up yet.
     behind_from: Option<u64>,
+    /// Of one that conflates: offset and key of what it keeps, and ranges that it has lost and not told.
+    kept: BTreeMap<u64, u8>,
+    lost: VecDeque<(u64, u64)>,
     fresh_first: bool,
     here: bool,
 }
@@ -97,7 +118,8 @@ struct Sub {
 /// The sequential model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Model {
-    messages: Vec<u64>,
+    /// Values and keys.
+    messages: Vec<(u64, u8)>,
     closed: bool,
     subs: Vec<Sub>,
 }
@@ -107,9 +129,49 @@ struct Shape {
     kind: Kind,
     capacity: u64,
     overflow: [Overflow; 2],
+    /// Of the first subscription and the others: whether they want even values only.
+    filter: [bool; 2],
+    max_in_flight: u32,
     subs: usize,
     threads: usize,
     lively: bool,
+}
+
+impl Shape {
+    fn wants(&self, sub: usize, value: u64) -> bool {
+        !self.filter[sub.min(1)] || value.is_multiple_of(2)
+    }
+
+    fn conflates(&self) -> bool {
+        self.overflow.iter().any(|rule| matches!(rule, Overflow::Conflate { .. }))
+    }
+}
+
+impl Sub {
+    /// Conflate: keeps a message as the last of its key.
+    fn keep(&mut self, at: u64, key: u8, keys: usize) {
+        let same = self.kept.iter().find(|(_, other)| **other == key).map(|(at, _)| *at);
+        let gone = same.or_else(|| (self.kept.len() >= keys).then(|| *self.kept.keys().next().expect("at least one key")));
+        if let Some(gone) = gone {
+            self.kept.remove(&gone);
+            match self.lost.back_mut() {
+                Some((_, to)) if *to == gone => *to += 1,
+                _ => self.lost.push_back((gone, gone + 1)),
+            }
+        }
+        self.kept.insert(at, key);
+    }
+
+    /// Nothing to deliver or to tell.
+    fn is_empty(&self, end: u64) -> bool {
+        self.ready.is_empty() && self.position == end && self.behind_from.is_none()
+    }
+
+    /// Ends the flight of this delivery; `false` if it is not in flight.
+    fn lands(&mut self, delivery: (u64, u32)) -> bool {
+        let found = self.in_flight.binary_search(&delivery);
+        found.map(|at| self.in_flight.remove(at)).is_ok()
+    }
 }
 
 impl Model {
@@ -117,8 +179,10 @@ impl Model {
         let sub = |here| Sub {
             position: 0,
             ready: VecDeque::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: Vec::new(),
             behind_from: None,
+            kept: BTreeMap::new(),
+            lost: VecDeque::new(),
             fresh_first: false,
             here,
         };
@@ -133,7 +197,7 @@ impl Model {
     }
 
     fn gates(shape: &Shape, sub: usize) -> bool {
-        shape.overflow[sub.min(1)] != Overflow::DropOldest
+        matches!(shape.overflow[sub.min(1)], Overflow::Block | Overflow::Fail)
     }
 
     /// Room for one more, if it takes that; `false`: full.
@@ -143,11 +207,33 @@ impl Model {
         if (0..self.subs.len()).any(|s| self.subs[s].here && Self::gates(shape, s) && self.subs[s].position < want) {
             return false;
         }
-        for sub in self.subs.iter_mut().filter(|sub| sub.here && sub.position < want) {
+        for (s, sub) in self.subs.iter_mut().enumerate().filter(|(_, sub)| sub.here && sub.position < want) {
             sub.behind_from.get_or_insert(sub.position);
+            if let Overflow::Conflate { keys } = shape.overflow[s.min(1)] {
+                for at in sub.position..want {
+                    let (value, key) = self.messages[at as usize];
+                    if shape.wants(s, value) {
+                        sub.keep(at, key, keys);
+                    }
+                }
+            }
             sub.position = want;
         }
         true
+    }
+
+    /// What follows if a receive passes one message that the filter does not want, or finds that what it was moved past were all such.
+    fn skip(&self, shape: &Shape, sub: usize) -> Option<Self> {
+        let mut next = self.clone();
+        let it = &mut next.subs[sub];
+        let skips = if it.behind_from.take().is_some() {
+            matches!(shape.overflow[sub.min(1)], Overflow::Conflate { .. }) && it.kept.is_empty()
+        } else {
+            let ahead = self.messages.get(it.position as usize);
+            it.position += 1;
+            it.here && ahead.is_some_and(|(value, _)| !shape.wants(sub, *value))
+        };
+        skips.then_some(next)
     }
 
     /// What follows if `op` happens now; nothing if it cannot.
@@ -155,9 +241,9 @@ impl Model {
         let mut next = self.clone();
         let end = self.messages.len() as u64;
         let happens = match *op {
-            Op::Published { value, at } => {
+            Op::Published { value, key, at } => {
                 let happens = !self.closed && next.make_room(shape) && at.is_none_or(|at| at == end);
-                next.messages.push(value);
+                next.messages.push((value, key));
                 happens
             }
             Op::PublishFull => !self.closed && !next.make_room(shape),
@@ -170,40 +256,57 @@ impl Model {
                     vec![self.clone()]
                 };
             }
-            Op::Received { sub, value, at, attempt } => {
-                let sub = &mut next.subs[sub];
+            Op::Received {
+                sub: s,
+                value,
+                at,
+                attempt,
+            } => {
+                let sub = &mut next.subs[s];
                 let again = sub.ready.front() == Some(&(at, attempt - 1));
-                let fresh = attempt == 1 && sub.position == at && at < end;
-                if fresh {
-                    sub.position += 1;
-                } else {
+                let kept = attempt == 1 && sub.lost.is_empty() && sub.kept.keys().next() == Some(&at);
+                let fresh = attempt == 1 && sub.position == at && at < end && sub.behind_from.is_none();
+                if again {
                     sub.ready.pop_front();
+                } else if kept {
+                    sub.kept.remove(&at);
+                    sub.behind_from = sub.behind_from.filter(|_| !sub.kept.is_empty());
+                } else {
+                    sub.position += 1;
                 }
-                sub.in_flight.insert(at, attempt);
-                sub.here && (again || (fresh && sub.behind_from.is_none())) && self.messages.get(at as usize) == Some(&value)
+                let credit = sub.in_flight.len() < shape.max_in_flight as usize;
+                let place = sub.in_flight.partition_point(|other| *other < (at, attempt));
+                sub.in_flight.insert(place, (at, attempt));
+                let right = self.messages.get(at as usize).is_some_and(|(published, _)| *published == value);
+                sub.here && (again || kept || fresh) && credit && right && shape.wants(s, value)
             }
-            Op::Lagged { sub, from, to } => {
+            Op::Lagged { sub, from, to, lost } => {
                 let sub = &mut next.subs[sub];
-                sub.here && sub.behind_from.take() == Some(from) && sub.position == to
+                let told = match sub.lost.pop_front() {
+                    Some(range) => Some(range),
+                    None if !sub.kept.is_empty() => None,
+                    None => sub.behind_from.take().map(|from| (from, sub.position)),
+                };
+                sub.here && told == Some((from, to)) && lost == to - from
+            }
+            Op::Skip { .. } => true,
+            Op::InFlightFull { sub, beside } => {
+                let sub = &self.subs[sub];
+                sub.here && !sub.is_empty(end) && sub.in_flight.len() + beside >= shape.max_in_flight as usize
             }
             Op::Empty { sub, beside } => {
                 let sub = &self.subs[sub];
-                let nothing = sub.ready.is_empty() && sub.position == end && sub.behind_from.is_none();
-                sub.here && nothing && !(self.closed && sub.in_flight.is_empty() && !beside)
+                sub.here && sub.is_empty(end) && !(self.closed && sub.in_flight.is_empty() && !beside)
             }
             Op::EndOfSub { sub } => {
                 let sub = &self.subs[sub];
-                let nothing = sub.ready.is_empty() && sub.position == end && sub.behind_from.is_none();
-                !sub.here || (self.closed && nothing && sub.in_flight.is_empty())
+                !sub.here || (self.closed && sub.is_empty(end) && sub.in_flight.is_empty())
             }
-            Op::Ack { sub, at } => next.subs[sub].in_flight.remove(&at).is_some(),
-            Op::Nack { sub, at } => match next.subs[sub].in_flight.remove(&at) {
-                Some(attempt) => {
-                    next.subs[sub].ready.push_back((at, attempt));
-                    true
-                }
-                None => false,
-            },
+            Op::Ack { sub, at, attempt } => next.subs[sub].lands((at, attempt)),
+            Op::Nack { sub, at, attempt } => {
+                next.subs[sub].ready.push_back((at, attempt));
+                next.subs[sub].lands((at, attempt))
+            }
             Op::Seek { sub, to, at } => {
                 let lowest = self.subs.iter().filter(|sub| sub.here).map(|sub| sub.position).min().unwrap_or(end);
                 let sub = &mut next.subs[sub];
@@ -277,6 +380,14 @@ impl Search<'_> {
             if event.call > first_return {
                 continue;
             }
+            if let Op::Skip { sub } = event.op
+                && let Some(next) = model.skip(self.shape, sub)
+            {
+                let verdict = self.run(&next);
+                if verdict != Verdict::Wrong {
+                    return verdict;
+                }
+            }
             for next in model.apply(self.shape, &event.op) {
                 self.done[thread] += 1;
                 let verdict = self.run(&next);
@@ -308,7 +419,14 @@ fn record(shape: &Shape, seed: u64) -> History {
         .topic_with::<u64>("t", shape.kind.options().capacity(shape.capacity as usize))
         .unwrap();
     let options = |s: usize| {
-        SubscribeOptions::new(&format!("s{s}"))
+        let options = SubscribeOptions::new(&format!("s{s}"));
+        let options = if shape.filter[s.min(1)] {
+            options.filter(|value: &u64| value.is_multiple_of(2))
+        } else {
+            options
+        };
+        options
+            .max_in_flight(shape.max_in_flight)
             .overflow(shape.overflow[s.min(1)])
             .start(if shape.kind == Kind::Queue {
                 Start::Earliest
@@ -351,6 +469,8 @@ fn record(shape: &Shape, seed: u64) -> History {
                 held.push((sub, delivery));
                 op
             };
+            // What a receive passes before it finds this, and a batch also behind it.
+            let skip = |sub: usize| shape.filter[sub.min(1)].then_some(Op::Skip { sub });
             let refused = |sub, refused| match refused {
                 TryRecvError::Empty => Op::Empty { sub, beside: false },
                 TryRecvError::Closed => Op::EndOfSub { sub },
@@ -358,21 +478,31 @@ fn record(shape: &Shape, seed: u64) -> History {
                     sub,
                     from: lagged.from.get(),
                     to: lagged.to.get(),
+                    lost: lagged.lost,
                 },
+                TryRecvError::InFlightFull => Op::InFlightFull { sub, beside: 0 },
                 other => panic!("{other}"),
             };
             match choice {
                 0..=3 => {
                     values += 1;
+                    let key = if choice != 1 && shape.conflates() {
+                        random.below(4) as u8
+                    } else {
+                        0
+                    };
                     let result = match choice {
-                        0 => topic.try_publish(values),
                         1 => publisher.publish_timeout(values, Duration::from_micros(20)),
+                        0 if key > 0 => topic.message(values).key([key]).try_publish(),
+                        0 => topic.try_publish(values),
+                        _ if key > 0 => publisher.message(values).key([key]).try_publish(),
                         _ => publisher.try_publish(values),
                     };
                     ops.extend(make_room.clone());
                     ops.push(match result {
                         Ok(receipt) => Op::Published {
                             value: values,
+                            key,
                             at: Some(receipt.offset().get()),
                         },
                         Err(PublishError::Full(_) | PublishError::Timeout(_)) => Op::PublishFull,
@@ -391,40 +521,47 @@ fn record(shape: &Shape, seed: u64) -> History {
                     };
                     for &value in &all[..all.len() - left] {
                         ops.extend(make_room.clone());
-                        ops.push(Op::Published { value, at: None });
+                        ops.push(Op::Published { value, key: 0, at: None });
                     }
                     // One that is refused may have made room first.
                     ops.extend(make_room.clone().filter(|_| failure.is_some()));
                     ops.extend(failure);
                 }
-                5..=7 => ops.push(match receivers[sub].try_recv() {
-                    Ok(delivery) => received(sub, &mut held, delivery),
-                    Err(other) => refused(sub, other),
-                }),
-                8 => ops.push(match subs[sub].try_recv() {
-                    Ok(delivery) => received(sub, &mut held, delivery),
-                    Err(other) => refused(sub, other),
-                }),
-                9 => match receivers[sub].try_recv_batch(&mut out, 2) {
-                    Ok(_) => ops.extend(out.drain(..).map(|delivery| received(sub, &mut held, delivery))),
-                    Err(other) => ops.push(refused(sub, other)),
-                },
-                10..=12 if held.is_empty() => {}
-                10 | 11 => {
-                    let (sub, delivery) = held.remove(random.below(held.len()));
-                    ops.push(Op::Nack {
-                        sub,
-                        at: delivery.offset().get(),
+                5..=8 => {
+                    ops.extend(skip(sub));
+                    let result = if choice == 8 {
+                        subs[sub].try_recv()
+                    } else {
+                        receivers[sub].try_recv()
+                    };
+                    ops.push(match result {
+                        Ok(delivery) => received(sub, &mut held, delivery),
+                        Err(other) => refused(sub, other),
                     });
-                    delivery.nack().unwrap();
                 }
-                12 => {
+                9 => {
+                    ops.extend(skip(sub));
+                    match receivers[sub].try_recv_batch(&mut out, 2) {
+                        Ok(_) => {
+                            for delivery in out.drain(..) {
+                                ops.push(received(sub, &mut held, delivery));
+                                ops.extend(skip(sub));
+                            }
+                        }
+                        Err(other) => ops.push(refused(sub, other)),
+                    }
+                }
+                10..=12 if held.is_empty() => {}
+                10..=12 => {
                     let (sub, delivery) = held.remove(random.below(held.len()));
-                    ops.push(Op::Ack {
-                        sub,
-                        at: delivery.offset().get(),
-                    });
-                    delivery.ack().unwrap();
+                    let (at, attempt) = (delivery.offset().get(), delivery.attempt());
+                    if choice == 12 {
+                        delivery.ack().unwrap();
+                        ops.push(Op::Ack { sub, at, attempt });
+                    } else {
+                        delivery.nack().unwrap();
+                        ops.push(Op::Nack { sub, at, attempt });
+                    }
                 }
                 // A seek tells what was lost before, in a step of its own: only where nothing is.
                 13 if shape.kind == Kind::Window && !drops => {
@@ -473,54 +610,82 @@ fn record(shape: &Shape, seed: u64) -> History {
     history
 }
 
-/// Notes of each `Empty` whether another receive of its subscription was under way.
+/// Notes of each `Empty` and `InFlightFull` which other calls on its subscription were under way.
 fn note_company(history: &mut History) {
-    let receives = |event: &Event| match event.op {
-        Op::Received { sub, .. } | Op::Lagged { sub, .. } | Op::Empty { sub, .. } | Op::EndOfSub { sub } => {
-            Some((sub, event.call, event.ret))
+    /// The most that one call draws.
+    const CREDITS: usize = 2;
+    let credits = |event: &Event| match event.op {
+        Op::Received { sub, .. } | Op::Lagged { sub, .. } | Op::Empty { sub, .. } | Op::EndOfSub { sub } | Op::InFlightFull { sub, .. } => {
+            Some((sub, event.call, event.ret, CREDITS))
         }
+        Op::Ack { sub, .. } | Op::Nack { sub, .. } => Some((sub, event.call, event.ret, 1)),
         _ => None,
     };
-    let all: Vec<_> = history.iter().flatten().filter_map(receives).collect();
-    for event in history.iter_mut().flatten() {
-        if let Op::Empty { sub, beside } = &mut event.op {
-            *beside = all
+    let mut all: Vec<_> = history.iter().flatten().filter_map(credits).collect();
+    // A batch is one call.
+    all.sort_unstable();
+    all.dedup();
+    for Event { op, call, ret } in history.iter_mut().flatten() {
+        let company = |sub: usize| {
+            let others = all
                 .iter()
-                .any(|&(other, call, ret)| other == *sub && call != event.call && call < event.ret && ret > event.call);
+                .filter(|(other, from, to, _)| *other == sub && from != call && *from < *ret && *to > *call);
+            others.map(|call| call.3).collect::<Vec<_>>()
+        };
+        match op {
+            Op::Empty { sub, beside } => *beside = company(*sub).contains(&CREDITS),
+            Op::InFlightFull { sub, beside } => *beside = company(*sub).iter().sum(),
+            _ => {}
         }
     }
 }
 
 fn shapes() -> Vec<Shape> {
+    use Overflow::{Block, DropOldest, Fail};
+    const PLENTY: u32 = 1_024;
+    let (one, two) = (Overflow::Conflate { keys: 1 }, Overflow::Conflate { keys: 2 });
+    let (all, odd, both) = ([false; 2], [true, false], [true; 2]);
     let mut shapes = Vec::new();
     for threads in [2, 3, 4] {
         for capacity in [1, 2, 4] {
             for lively in [false, true] {
-                for overflow in [Overflow::Block, Overflow::Fail] {
+                let mut add = |kind, subs, overflow, filter, max_in_flight| {
                     shapes.push(Shape {
-                        kind: Kind::Queue,
-                        capacity,
-                        overflow: [overflow; 2],
-                        subs: 1,
-                        threads,
-                        lively,
-                    });
-                }
-                for (subs, overflow) in [
-                    (1, [Overflow::Block, Overflow::Block]),
-                    (2, [Overflow::Fail, Overflow::Block]),
-                    (1, [Overflow::DropOldest, Overflow::Block]),
-                    (2, [Overflow::Block, Overflow::DropOldest]),
-                    (2, [Overflow::DropOldest, Overflow::DropOldest]),
-                ] {
-                    shapes.push(Shape {
-                        kind: Kind::Window,
+                        kind,
                         capacity,
                         overflow,
+                        filter,
+                        max_in_flight,
                         subs,
                         threads,
                         lively,
                     });
+                };
+                for (overflow, filter, max_in_flight) in [
+                    (Block, all, PLENTY),
+                    (Fail, all, PLENTY),
+                    (DropOldest, all, PLENTY),
+                    (DropOldest, both, 2),
+                    (Block, all, 1),
+                    (Block, both, 2),
+                ] {
+                    add(Kind::Queue, 1, [overflow; 2], filter, max_in_flight);
+                }
+                for (subs, overflow, filter, max_in_flight) in [
+                    (1, [Block, Block], all, PLENTY),
+                    (2, [Fail, Block], all, PLENTY),
+                    (1, [DropOldest, Block], all, PLENTY),
+                    (2, [Block, DropOldest], all, PLENTY),
+                    (2, [DropOldest, DropOldest], all, PLENTY),
+                    (1, [Block, Block], all, 1),
+                    (1, [Block, Block], all, 3),
+                    (2, [Block, Block], odd, 2),
+                    (2, [DropOldest, Fail], odd, 1),
+                    (1, [one, Block], all, PLENTY),
+                    (1, [two, two], both, 1),
+                    (2, [two, Block], all, 2),
+                ] {
+                    add(Kind::Window, subs, overflow, filter, max_in_flight);
                 }
             }
         }
@@ -531,7 +696,7 @@ fn shapes() -> Vec<Shape> {
 #[test]
 fn everything_that_real_threads_saw_can_be_explained_by_one_order() {
     let mut random = Random(seed("linearizability"));
-    let histories = size("RINGMQ_LIN_HISTORIES", 1_500);
+    let histories = size("RINGMQ_LIN_HISTORIES", 2_100);
     let shapes = shapes();
     let (mut operations, mut undecided) = (0, 0);
     for n in 0..histories {
@@ -564,12 +729,18 @@ fn the_checker_tells_right_from_wrong() {
         kind: Kind::Window,
         capacity: 2,
         overflow: [Overflow::Block, Overflow::Block],
+        filter: [false; 2],
+        max_in_flight: 1_024,
         subs: 1,
         threads: 2,
         lively: true,
     };
     let event = |call, ret, op| Event { op, call, ret };
-    let published = |value, at| Op::Published { value, at: Some(at) };
+    let published = |value, at| Op::Published {
+        value,
+        key: 0,
+        at: Some(at),
+    };
     let received = |value, at, attempt| Op::Received {
         sub: 0,
         value,
@@ -587,7 +758,7 @@ fn the_checker_tells_right_from_wrong() {
         vec![
             event(1, 2, empty.clone()),
             event(6, 13, received(1, 0, 1)),
-            event(15, 16, Op::Nack { sub: 0, at: 0 }),
+            event(15, 16, Op::Nack { sub: 0, at: 0, attempt: 1 }),
             event(17, 18, received(1, 0, 2)),
             event(19, 21, received(2, 1, 1)),
         ],
@@ -617,6 +788,110 @@ fn the_checker_tells_right_from_wrong() {
         judge(&shape, &history),
         Verdict::Wrong,
         "an Empty after a publish that had returned goes unnoticed"
+    );
+}
+
+/// The same for what one thread saw under the rules of a subscription.
+#[test]
+fn the_checker_knows_credit_filters_and_conflation() {
+    let rules = |overflow, filter, max_in_flight, capacity| Shape {
+        kind: Kind::Window,
+        capacity,
+        overflow: [overflow; 2],
+        filter: [filter; 2],
+        max_in_flight,
+        subs: 1,
+        threads: 1,
+        lively: true,
+    };
+    let published = |value, key, at| Op::Published { value, key, at: Some(at) };
+    let received = |value, at| Op::Received {
+        sub: 0,
+        value,
+        at,
+        attempt: 1,
+    };
+    let empty = Op::Empty { sub: 0, beside: false };
+    let in_flight_full = Op::InFlightFull { sub: 0, beside: 0 };
+    let lagged = |from, to, lost| Op::Lagged { sub: 0, from, to, lost };
+    let ack = Op::Ack { sub: 0, at: 0, attempt: 1 };
+    let check = |shape: Shape, right: &[Op], wrong: &[(&str, usize, Op)]| {
+        let judge = |ops: &[Op]| {
+            let events = ops.iter().enumerate().map(|(n, op)| Event {
+                op: op.clone(),
+                call: 2 * n as u64,
+                ret: 2 * n as u64 + 1,
+            });
+            judge(&shape, &vec![events.collect()])
+        };
+        assert_eq!(judge(right), Verdict::Explained);
+        for (what, at, op) in wrong {
+            let mut ops = right.to_vec();
+            ops[*at] = op.clone();
+            assert_eq!(judge(&ops), Verdict::Wrong, "{what} goes unnoticed");
+        }
+    };
+    check(
+        rules(Overflow::Block, false, 1, 2),
+        &[
+            published(1, 0, 0),
+            published(2, 0, 1),
+            received(1, 0),
+            in_flight_full.clone(),
+            ack,
+            received(2, 1),
+            empty.clone(),
+        ],
+        &[
+            ("more in flight than allowed", 3, received(2, 1)),
+            ("Empty for want of credit", 3, empty.clone()),
+            ("credit that does not come back", 5, in_flight_full.clone()),
+            ("a lack of credit for nothing", 6, in_flight_full),
+        ],
+    );
+    let skip = Op::Skip { sub: 0 };
+    check(
+        rules(Overflow::Block, true, 8, 2),
+        &[
+            published(1, 0, 0),
+            published(2, 0, 1),
+            Op::PublishFull,
+            skip.clone(),
+            received(2, 1),
+            published(3, 0, 2),
+            skip,
+            empty.clone(),
+        ],
+        &[
+            ("an unwanted message", 4, received(1, 0)),
+            ("a wanted message passed over", 4, empty.clone()),
+            ("the place of an unwanted message before it was looked at", 2, published(9, 0, 2)),
+        ],
+    );
+    check(
+        rules(Overflow::Conflate { keys: 2 }, false, 8, 1),
+        &[
+            published(10, 1, 0),
+            published(20, 2, 1),
+            published(11, 1, 2),
+            published(30, 3, 3),
+            published(40, 3, 4),
+            lagged(0, 2, 2),
+            received(11, 2),
+            received(30, 3),
+            received(40, 4),
+            empty.clone(),
+        ],
+        &[
+            ("too small a loss", 5, lagged(0, 1, 1)),
+            ("a wrong count", 5, lagged(0, 2, 1)),
+            ("a loss that is not told", 5, received(11, 2)),
+            ("not the last of its key", 6, received(10, 0)),
+            ("one key too many", 6, received(20, 1)),
+            ("a newer key before an older", 6, received(30, 3)),
+            ("a message of the ring before one that is kept", 6, received(40, 4)),
+            ("Empty while something is kept", 7, empty),
+        ],
     );
 }
 
