@@ -683,7 +683,8 @@ fn shapes() -> Vec<Shape> {
                     (2, [DropOldest, Fail], odd, 1),
                     (1, [one, Block], all, PLENTY),
                     (1, [two, two], both, 1),
-                    (2, [two, Block], all, 2),
+                    (1, [two, Block], all, 3),
+                    (2, [two, one], all, 2),
                 ] {
                     add(Kind::Window, subs, overflow, filter, max_in_flight);
                 }
