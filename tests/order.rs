@@ -1,15 +1,18 @@
 //! Goal: one order for all (G1), nobody hoards, nobody starves.
-//! Method: publishers that number their messages; receivers that hold on, nack for ever, or are slower than others.
+//! Method: publishers that number their messages; receivers that hold on, nack for ever, or are slower than others. Fairness is counted in steps
+//! where one thread can take them; where threads race, it is that all get through.
 
 mod support;
 
-use std::collections::HashMap;
-use std::sync::Barrier;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Barrier};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringmq::testing::ManualClock;
 use ringmq::{Backoff, Overflow, RecvError, SubscribeOptions, TopicOptions, TryRecvError};
-use support::{PATIENCE, broker, topic, work_queue};
+use support::{CountWakes, PATIENCE, broker, poll_once, topic, work_queue};
 
 #[test]
 fn all_subscriptions_see_one_order_and_each_publishers_own() {
@@ -249,6 +252,160 @@ fn offsets_ascend_for_each_subscriber_while_credit_is_short() {
                 topic.publish_batch(0..20_000).unwrap();
                 topic.close();
             });
+        }
+    }
+}
+
+/// In steps, whoever receives and however: while there are both, of any two calls one gets what failed and the other something new, and what failed
+/// comes round again before anything else that failed comes twice.
+#[test]
+fn redeliveries_and_new_messages_take_turns_among_all_receivers() {
+    const POISON: u64 = 10;
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(1024);
+        let rules = SubscribeOptions::new("s").backoff(Backoff::none()).max_failures(u32::MAX);
+        let sub = topic.subscribe_with(rules).unwrap();
+        let mut own: Vec<_> = (0..3).map(|_| sub.subscriber()).collect();
+        topic.publish_batch(0..POISON).unwrap();
+        let mut poison = Vec::new();
+        assert_eq!(sub.try_recv_batch(&mut poison, POISON as usize).unwrap(), POISON as usize);
+        poison.into_iter().for_each(|delivery| delivery.nack().unwrap());
+        topic.publish_batch(POISON..1000).unwrap();
+        let (mut next_poison, mut next_fresh, mut calls) = (0, POISON, 0);
+        let (mut out, mut again) = (Vec::new(), false);
+        while next_fresh < 990 {
+            let one = match calls % 5 {
+                turn @ 0..=2 => own[turn].try_recv().map(|delivery| out.push(delivery)),
+                3 => sub.try_recv().map(|delivery| out.push(delivery)),
+                _ => own[0].try_recv_batch(&mut out, 3).map(drop),
+            };
+            assert_eq!(one, Ok(()), "call {calls}");
+            let failed = *out[0] < POISON;
+            assert!(calls == 0 || failed != again, "call {calls} gets the same kind as the one before");
+            (calls, again) = (calls + 1, failed);
+            for delivery in out.drain(..) {
+                let expected = if failed { &mut next_poison } else { &mut next_fresh };
+                assert_eq!(*delivery, *expected, "call {calls}");
+                *expected += 1;
+                if failed {
+                    next_poison %= POISON;
+                    delivery.nack().unwrap();
+                } else {
+                    delivery.ack().unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// What became due at one moment is a storm, too.
+#[test]
+fn retries_that_become_due_together_take_turns_with_new_messages() {
+    let clock = ManualClock::new();
+    let broker = ringmq::Broker::builder().clock(clock.clone()).open("mem:").unwrap();
+    let topic = broker.topic_with("t", TopicOptions::<u64>::new().capacity(1024)).unwrap();
+    let rules = SubscribeOptions::new("s").backoff(Backoff::fixed(Duration::from_secs(1)));
+    let sub = topic.subscribe_with(rules).unwrap();
+    topic.publish_batch(0..200).unwrap();
+    for _ in 0..100 {
+        sub.try_recv().unwrap().nack().unwrap();
+    }
+    clock.advance(Duration::from_secs(1));
+    let seen: Vec<u64> = std::iter::from_fn(|| sub.try_recv().ok())
+        .map(|d| d.into_inner().unwrap())
+        .collect();
+    let expected: Vec<u64> = (0..100).flat_map(|n| [n, 100 + n]).collect();
+    assert_eq!(seen, expected);
+}
+
+/// In steps: a subscription that is overtaken is moved on by an eighth of the capacity. A reader between whose calls at most half of that is published
+/// gets a message after each loss that it is told of, for ever.
+#[test]
+fn a_reader_that_is_overtaken_again_and_again_gets_a_message_after_each_loss() {
+    for (capacity, most) in [(16, 1), (64, 4), (1024, 64)] {
+        for published in 1..=most {
+            let topic = topic(capacity);
+            let options = SubscribeOptions::new("s").overflow(Overflow::DropOldest);
+            let sub = topic.subscribe_with(options).unwrap();
+            topic.publish_batch(0..capacity as u64).unwrap();
+            let (mut told, mut next) = (false, 0);
+            for call in 0..500 {
+                topic
+                    .publish_batch((0..published).map(|n| capacity as u64 + call * published + n))
+                    .unwrap();
+                match sub.try_recv() {
+                    Ok(delivery) => {
+                        assert_eq!(*delivery, next, "capacity {capacity}, {published} published between calls");
+                        (told, next) = (false, next + 1);
+                        delivery.ack().unwrap();
+                    }
+                    Err(TryRecvError::Lagged(lagged)) => {
+                        assert!(!told, "capacity {capacity}, {published} published between calls, call {call}");
+                        assert_eq!(lagged.from.get(), next);
+                        (told, next) = (true, lagged.to.get());
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+    }
+}
+
+/// In steps: of publishers that wait, the one that has waited longest is woken, so one that publishes again at once waits behind all others.
+#[test]
+fn publishers_that_wait_enter_in_turn() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(1);
+        let sub = topic.subscribe("s").unwrap().auto_ack();
+        topic.publish(0).unwrap();
+        let wakes: Vec<Arc<CountWakes>> = (0..3).map(|_| Arc::default()).collect();
+        let mut waiting: VecDeque<_> = (0..3).map(|p| (p, topic.publish_async(p as u64))).collect();
+        for (p, future) in &mut waiting {
+            assert!(poll_once(future, &wakes[*p]).is_pending());
+        }
+        sub.try_recv().unwrap();
+        for round in 0..100 {
+            let counts: Vec<_> = wakes.iter().map(|wakes| wakes.count()).collect();
+            let (p, mut first) = waiting.pop_front().unwrap();
+            assert_eq!(counts.iter().sum::<usize>(), round + 1, "one is woken for one place");
+            assert_eq!(counts[p], round / 3 + 1, "it is the turn of publisher {p}");
+            assert!(poll_once(&mut first, &wakes[p]).is_ready());
+            let mut again = topic.publish_async(p as u64);
+            assert!(poll_once(&mut again, &wakes[p]).is_pending());
+            waiting.push_back((p, again));
+            assert_eq!(sub.try_recv().unwrap(), p as u64, "round {round}");
+        }
+    }
+}
+
+/// The same for receivers.
+#[test]
+fn receivers_that_wait_are_served_in_turn() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        let topic = make(4);
+        let sub = topic.subscribe("s").unwrap();
+        let wakes: Vec<Arc<CountWakes>> = (0..3).map(|_| Arc::default()).collect();
+        let mut waiting: VecDeque<_> = (0..3).map(|r| (r, sub.recv_async())).collect();
+        for (r, future) in &mut waiting {
+            assert!(poll_once(future, &wakes[*r]).is_pending());
+        }
+        for n in 0..100 {
+            topic.publish(n as u64).unwrap();
+            assert_eq!(
+                wakes.iter().map(|wakes| wakes.count()).sum::<usize>(),
+                n + 1,
+                "one is woken for one message"
+            );
+            let (r, mut first) = waiting.pop_front().unwrap();
+            assert_eq!(wakes[r].count(), n / 3 + 1, "it is the turn of receiver {r}");
+            match poll_once(&mut first, &wakes[r]) {
+                Poll::Ready(Ok(delivery)) => delivery.ack().unwrap(),
+                other => panic!("receiver {r} gets {other:?}"),
+            }
+            drop(first);
+            let mut again = sub.recv_async();
+            assert!(poll_once(&mut again, &wakes[r]).is_pending());
+            waiting.push_back((r, again));
         }
     }
 }
