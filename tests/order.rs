@@ -192,6 +192,7 @@ fn a_nack_storm_does_not_starve_new_messages_nor_they_the_redeliveries() {
         topic.publish_batch(0..1000).unwrap();
         let (mut fresh, mut again) = (0, 0);
         while fresh < 990 {
+            assert!(fresh + again < 2_200, "new messages starve: {fresh} beside {again} redeliveries");
             let delivery = sub.try_recv().unwrap();
             if *delivery < 10 {
                 again += 1;

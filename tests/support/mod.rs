@@ -154,3 +154,49 @@ pub fn thread_names() -> Vec<String> {
 pub fn timer_threads() -> usize {
     thread_names().iter().filter(|name| *name == "ringmq-timer").count()
 }
+
+/// The CPU time of each thread of this process, in nanoseconds, and how often it ran.
+#[cfg(target_os = "linux")]
+fn cpu() -> std::collections::HashMap<String, (u64, u64)> {
+    std::fs::read_dir("/proc/self/task")
+        .expect("this is Linux")
+        .filter_map(|task| {
+            let path = task.ok()?.path();
+            let stat = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            let mut numbers = stat.split_whitespace().map(|n| n.parse().expect("schedstat holds numbers"));
+            let (ran, _, times) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            Some((path.to_string_lossy().into_owned(), (ran, times)))
+        })
+        .collect()
+}
+
+/// How long all other threads of this process ran, and how often, while nothing happened. Whoever is on its way to sleep gets there first.
+#[cfg(target_os = "linux")]
+pub fn ran_while_idle(broker: &Broker) -> (u64, u64) {
+    // Nothing comes to whoever watches the events; that is the idle time.
+    let mut events = broker.events();
+    let mut quiet = || {
+        let before = cpu();
+        assert_eq!(events.next_timeout(Duration::from_millis(400)), None);
+        let after = cpu();
+        let me = format!(
+            "/proc/self/task/{}",
+            std::fs::read_link("/proc/thread-self")
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_string_lossy()
+        );
+        let ran = |(path, (ns, times)): (&String, &(u64, u64))| {
+            let (ns_before, times_before) = before.get(path).copied().unwrap_or_default();
+            (*path != me).then(|| (ns - ns_before, times - times_before))
+        };
+        after.iter().filter_map(ran).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    };
+    let end = Instant::now() + PATIENCE;
+    let (mut ns, mut times) = quiet();
+    while times > 0 && Instant::now() < end {
+        (ns, times) = quiet();
+    }
+    (ns, times)
+}
