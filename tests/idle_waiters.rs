@@ -66,11 +66,13 @@ fn whatever_waits_costs_nothing() {
         Box::pin(two.run_async(2, async |_| ()).map(drop)),
     ];
     for task in &mut tasks {
-        let mut before = usize::MAX;
-        while before != wakes.count() {
-            before = wakes.count();
+        // It may ask to be polled again while it looks for what comes by itself.
+        let settled = (0..100).any(|_| {
+            let before = wakes.count();
             assert!(poll_once(task, &wakes).is_pending());
-        }
+            before == wakes.count()
+        });
+        assert!(settled, "a task that waits asks to be polled again and again");
     }
     let woken = wakes.count();
 
@@ -100,17 +102,8 @@ fn whatever_waits_costs_nothing() {
         }
         until("all threads are there", || here.load(SeqCst) == waits.len());
         until("all publishers wait", || full.stats().blocked_by.len() == 1);
-        assert_eq!(
-            ran_while_idle(&broker),
-            (0, 0),
-            "CPU nanoseconds and wake-ups of all other threads in 400 ms"
-        );
-        assert_eq!(wakes.count(), woken, "a task was woken for nothing");
-        assert_eq!(
-            thread_names().len(),
-            threads_before + waits.len(),
-            "the broker itself has no thread"
-        );
+        // Looked at now, judged when they are released: threads that wait would keep a failure from being told.
+        let (ran, asked, threads) = (ran_while_idle(&broker), wakes.count(), thread_names().len());
         drop(tasks);
         full.close();
         in_hand.ack().unwrap();
@@ -119,6 +112,9 @@ fn whatever_waits_costs_nothing() {
         for topic in [&empty, &other] {
             topic.close();
         }
+        assert_eq!(ran, (0, 0), "CPU nanoseconds and wake-ups of all other threads in 400 ms");
+        assert_eq!(asked, woken, "a task was woken for nothing");
+        assert_eq!(threads, threads_before + waits.len(), "the broker itself has no thread");
     });
     drop((running, slow));
 }
