@@ -288,3 +288,42 @@ fn many_polls_of_a_waiting_future_register_it_once() {
     assert_eq!(wakes.count(), 1);
     until("it is there", || poll_once(&mut recv, &wakes).is_ready());
 }
+
+/// The work of waking grows with the number of those who wait, not with its square, and nobody is woken for nothing (A27).
+#[test]
+fn ten_thousand_waiters_are_woken_once_each_and_leave_in_any_order() {
+    const WAITERS: usize = 10_000;
+    let topic = topic(4);
+    let sub = topic.subscribe("s").unwrap().auto_ack();
+    let wakes = Arc::new(CountWakes::default());
+    let mut waiting: Vec<_> = (0..WAITERS).map(|_| sub.recv_async()).collect();
+    for future in &mut waiting {
+        assert!(poll_once(future, &wakes).is_pending());
+    }
+    for n in 1..=4 {
+        topic.publish(n).unwrap();
+        assert_eq!(wakes.count(), n as usize, "one is woken for one message");
+    }
+    // Those who leave without having been woken wake nobody; each of the four woken ones that leaves wakes one other.
+    let mut n = 0;
+    waiting.retain(|_| {
+        n += 1;
+        n <= 4 || n % 2 == 0
+    });
+    assert_eq!(wakes.count(), 4);
+    for n in 1..=4 {
+        let mut first = waiting.remove(0);
+        match poll_once(&mut first, &wakes) {
+            Poll::Ready(got) => assert_eq!(got, Ok(n)),
+            Poll::Pending => panic!("it was woken for message {n}"),
+        }
+    }
+    // Some were woken for what the four left for a moment; whoever was not, is now.
+    let left = waiting.len();
+    topic.close();
+    assert_eq!(wakes.count(), 4 + left, "each is woken once");
+    for future in &mut waiting {
+        assert!(matches!(poll_once(future, &wakes), Poll::Ready(Err(RecvError::Closed))));
+    }
+    assert_eq!(wakes.count(), 4 + left, "and what they find wakes nobody");
+}

@@ -5,13 +5,13 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ringmq::testing::ManualClock;
 use ringmq::{Backoff, Broker, Error, Outcome, PublishError, RecvError, SubscribeOptions, Subscription, TopicOptions, TryRecvError};
-use support::{A_MOMENT, PATIENCE, broker, topic, until, work_queue};
+use support::{A_MOMENT, Counted, PATIENCE, broker, topic, until, work_queue};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -482,5 +482,41 @@ fn racing_closes_and_publishes_agree_on_what_was_accepted() {
             let accepted: usize = publishers.into_iter().map(|p| p.join().unwrap()).sum();
             assert_eq!(receiver.join().unwrap(), accepted);
         });
+    }
+}
+
+/// The first message of a topic, while its last receiver and its last publisher go: whoever is left drops it, once (A1).
+#[test]
+fn the_first_publish_may_race_the_last_receiver_and_the_last_publisher() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    for round in 0..1_000 {
+        let options = if round % 2 == 0 {
+            TopicOptions::in_memory()
+        } else {
+            TopicOptions::work_queue()
+        };
+        let topic = broker().topic_with("t", options.capacity(2)).unwrap();
+        let rules = SubscribeOptions::new("s");
+        let sub = topic.subscribe_with(if round % 4 < 2 { rules.ephemeral() } else { rules }).unwrap();
+        let start = std::sync::Barrier::new(2);
+        thread::scope(|scope| {
+            let (start, alive) = (&start, &alive);
+            scope.spawn(move || {
+                start.wait();
+                for n in 0..round % 3 + 1 {
+                    drop(topic.try_publish(Counted::new(n, alive)));
+                }
+            });
+            scope.spawn(move || {
+                start.wait();
+                let got = sub.try_recv();
+                match round % 5 {
+                    0 => sub.unsubscribe(),
+                    1 => drop(sub),
+                    _ => drop((got, sub)),
+                }
+            });
+        });
+        assert_eq!(alive.load(SeqCst), 0, "round {round}: each payload is dropped once");
     }
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -311,5 +312,62 @@ fn what_a_filter_did_not_want_is_counted_one_by_one_and_in_batches() {
         while odd.try_recv_batch(&mut out, 32).is_ok() {}
         assert_eq!((out.len(), odd.stats().filtered, odd.stats().lag), (9, 10, 9));
         odd.ack_batch(out).unwrap();
+    });
+}
+
+/// A wake-up that meets a receiver whose time runs out at that moment goes to the other, also while handles come and go (A24).
+#[test]
+fn a_timeout_that_races_a_publish_keeps_no_wake_up_from_others() {
+    const ROUNDS: usize = 2_000;
+    both_kinds(|topic| {
+        let sub = topic.subscribe("s").unwrap().auto_ack();
+        let [round, hasty, steady, timeouts] = [const { AtomicUsize::new(0) }; 4];
+        let comes = |counter: &AtomicUsize, n| {
+            let end = Instant::now() + PATIENCE;
+            while counter.load(SeqCst) < n && Instant::now() < end {
+                thread::yield_now();
+            }
+            counter.load(SeqCst) >= n
+        };
+        let lost = thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 1..=ROUNDS {
+                    comes(&round, n);
+                    let timeout = Duration::from_micros(n as u64 % 60);
+                    let got = match n % 2 {
+                        0 => sub.recv_timeout(timeout),
+                        _ => sub.clone().subscriber().recv_timeout(timeout),
+                    };
+                    match got {
+                        Ok(_) => hasty.fetch_add(1, SeqCst),
+                        Err(_) => timeouts.fetch_add(1, SeqCst),
+                    };
+                }
+            });
+            scope.spawn(|| {
+                for n in 1..=ROUNDS {
+                    comes(&round, n);
+                    if sub.recv().is_ok() {
+                        steady.fetch_add(1, SeqCst);
+                    }
+                }
+            });
+            let lost = (1..=ROUNDS).find(|&n| {
+                round.store(n, SeqCst);
+                topic.publish(n as u64).unwrap();
+                while hasty.load(SeqCst) + timeouts.load(SeqCst) < n {
+                    thread::yield_now();
+                }
+                // If the hasty one got it, another message for the steady one.
+                if topic.stats().published as usize - n < hasty.load(SeqCst) {
+                    topic.publish(0).unwrap();
+                }
+                !comes(&steady, n)
+            });
+            round.store(ROUNDS, SeqCst);
+            topic.close();
+            lost
+        });
+        assert_eq!(lost, None, "the one that waits for ever was not woken in this round");
     });
 }

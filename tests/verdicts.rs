@@ -238,3 +238,55 @@ fn a_forgotten_delivery_stays_in_flight_and_harms_nobody_else() {
         },
     );
 }
+
+/// Runs taken apart, left half-way and leaked, with payloads that count (A16): each message is settled or delivered again, each payload dropped once.
+#[test]
+fn a_run_of_deliveries_may_be_taken_apart_in_any_way() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    for options in [TopicOptions::in_memory as fn() -> _, TopicOptions::work_queue] {
+        let (_, broker) = clocked();
+        let topic = broker.topic_with("t", options().capacity(16)).unwrap();
+        let sub = topic.subscribe_with(SubscribeOptions::new("s").backoff(Backoff::none())).unwrap();
+        let run = |numbers: std::ops::Range<u64>| {
+            topic.publish_batch(numbers.map(|n| Counted::new(n, &alive))).unwrap();
+            let mut out = Vec::new();
+            sub.recv_batch(&mut out, 4).unwrap();
+            assert_eq!(out.len(), 4);
+            out
+        };
+        let back = || -> Vec<u64> {
+            let deliveries = std::iter::from_fn(|| sub.try_recv().ok());
+            deliveries.map(|delivery| delivery.into_inner().unwrap().number).collect()
+        };
+        // A drain that is left half-way.
+        let mut out = run(0..4);
+        out.drain(..).next().unwrap().ack().unwrap();
+        assert_eq!((out.len(), back()), (0, vec![1, 2, 3]));
+        // An iterator that is left half-way, from the other end.
+        run(4..8).into_iter().next_back().unwrap().ack().unwrap();
+        assert_eq!(back(), [4, 5, 6]);
+        // A batch of verdicts over a part, and the rest one by one.
+        let mut out = run(8..12);
+        sub.ack_batch(out.drain(1..3)).unwrap();
+        out.pop().unwrap().reject("no").unwrap();
+        drop(out);
+        assert_eq!((back(), sub.dead_letters().purge()), (vec![8], 1));
+        assert_eq!(alive.load(Ordering::SeqCst), 0, "each payload is dropped once");
+        // What did not enter comes back, and may be taken apart as well.
+        let refused = topic.try_publish_batch((12..32).map(|n| Counted::new(n, &alive))).unwrap_err();
+        let mut left = refused.into_inner().into_iter();
+        assert_eq!(left.next().map(|first| first.number), Some(28));
+        drop(left);
+        assert_eq!(alive.load(Ordering::SeqCst), 16);
+        sub.auto_ack().iter().take(3).for_each(drop);
+        assert_eq!(back(), (15..28).collect::<Vec<_>>());
+        assert_eq!(alive.load(Ordering::SeqCst), 0, "each payload is dropped once");
+        // One is leaked: it stays in flight, alone.
+        let mut out = run(32..36);
+        std::mem::forget(out.remove(2));
+        drop(out);
+        assert_eq!(back(), [32, 33, 35]);
+        assert_eq!((alive.load(Ordering::SeqCst), sub.stats().in_flight), (1, 1));
+        alive.store(0, Ordering::SeqCst);
+    }
+}
