@@ -520,3 +520,15 @@ fn the_first_publish_may_race_the_last_receiver_and_the_last_publisher() {
         assert_eq!(alive.load(SeqCst), 0, "round {round}: each payload is dropped once");
     }
 }
+
+#[test]
+fn closing_a_broker_twice_does_no_harm() {
+    let broker = broker();
+    let topic = broker.topic::<u64>("t").unwrap();
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish(1).unwrap();
+    assert_eq!(broker.close(Duration::ZERO).unsettled, 1);
+    broker.close(PATIENCE);
+    assert_eq!(sub.recv().unwrap_err(), RecvError::Closed);
+    assert!(matches!(broker.topic::<u64>("u"), Err(Error::Closed { .. })));
+}

@@ -5,7 +5,7 @@
 mod support;
 
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -520,4 +520,31 @@ fn run_async_lets_handlers_finish_when_the_subscription_ends() {
     waker.lock().unwrap().take().unwrap().wake();
     assert!(matches!(handling.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
     assert!(finished.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_handler_is_not_told_of_losses_but_events_and_statistics_are() {
+    let broker = broker();
+    let topic = broker.topic_with("t", TopicOptions::<u64>::new().capacity(8)).unwrap();
+    let sub = topic
+        .subscribe_with(SubscribeOptions::new("s").overflow(ringmq::Overflow::DropOldest))
+        .unwrap();
+    let events = broker.events();
+    topic.publish_batch(0..20).unwrap();
+    topic.close();
+    let handled = Arc::new(AtomicU64::new(0));
+    let count = handled.clone();
+    sub.run(1, move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    })
+    .join();
+    let told: u64 = events
+        .filter_map(|event| match event {
+            ringmq::Event::Lagged { lagged, .. } => Some(lagged.lost),
+            _ => None,
+        })
+        .sum();
+    let handled = handled.load(Ordering::SeqCst);
+    assert_eq!((told, sub.stats().dropped), (20 - handled, 20 - handled));
+    assert!((1..=8).contains(&handled), "{handled}");
 }

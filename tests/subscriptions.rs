@@ -584,3 +584,44 @@ fn the_defaults_are_those_that_are_documented() {
     topic.publish(0).unwrap();
     assert_eq!((sub.stats().parked, sub.try_recv().unwrap_err()), (16_384, TryRecvError::Empty));
 }
+
+#[test]
+fn whoever_opens_a_subscription_with_another_filter_gets_its_own() {
+    let topic = topic(8);
+    let even = topic.subscribe_with(SubscribeOptions::new("s").filter(|n| n % 2 == 0)).unwrap();
+    let odd = topic.subscribe_with(SubscribeOptions::new("s").filter(|n| n % 2 == 1)).unwrap();
+    topic.publish_batch(1..=4).unwrap();
+    assert_eq!(*odd.try_recv().unwrap(), 2, "filters cannot be compared: the first one stays");
+    assert_eq!(*even.try_recv().unwrap(), 4);
+}
+
+#[test]
+fn a_seek_drops_what_a_conflating_subscription_has_kept_and_tells_what_it_had_lost() {
+    let topic = topic(2);
+    let sub = topic
+        .subscribe_with(SubscribeOptions::new("s").overflow(Overflow::Conflate { keys: 1 }))
+        .unwrap();
+    topic.publish_batch(0..6).unwrap();
+    let (lost, pending) = (sub.stats().dropped, sub.stats().pending);
+    assert_eq!((lost, pending), (3, 3), "one is kept of the four that it was moved past");
+    sub.seek(Start::Latest).unwrap();
+    topic.publish(6).unwrap();
+    assert!(matches!(sub.try_recv(), Err(TryRecvError::Lagged(lagged)) if lagged.lost == 3));
+    assert_eq!(*sub.try_recv().unwrap(), 6);
+    assert_eq!(sub.stats().dropped, 3);
+}
+
+#[test]
+fn unsubscribing_takes_the_dead_letters_along_and_leaves_the_newest_messages_for_the_next() {
+    let topic = topic(2);
+    let sub = topic.subscribe("s").unwrap();
+    topic.publish(0).unwrap();
+    sub.try_recv().unwrap().reject("no").unwrap();
+    assert_eq!(sub.dead_letters().len(), 1);
+    sub.unsubscribe();
+    topic.publish_batch(1..=5).unwrap();
+    let next = topic.subscribe("s").unwrap();
+    assert_eq!(next.dead_letters().len(), 0);
+    topic.close();
+    assert_eq!(all(&next), [4, 5]);
+}

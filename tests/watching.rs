@@ -372,3 +372,20 @@ fn the_numbers_never_run_ahead_of_what_can_be() {
     });
     assert_eq!((sub.stats().lag, topic.stats().published), (0, 20_000));
 }
+
+#[test]
+fn each_watcher_is_told_everything_from_the_moment_it_began() {
+    let broker = broker();
+    let mut first = broker.events();
+    broker.topic::<u64>("a").unwrap();
+    let mut second = broker.events();
+    broker.topic::<u64>("b").unwrap();
+    assert_eq!((first.by_ref().count(), second.by_ref().count()), (2, 1));
+    drop(first);
+    broker.topic::<u64>("c").unwrap();
+    assert_eq!(
+        (second.by_ref().count(), second.missed()),
+        (1, 0),
+        "another that went takes nothing along"
+    );
+}
