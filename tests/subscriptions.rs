@@ -605,6 +605,7 @@ fn a_seek_drops_what_a_conflating_subscription_has_kept_and_tells_what_it_had_lo
     let (lost, pending) = (sub.stats().dropped, sub.stats().pending);
     assert_eq!((lost, pending), (3, 3), "one is kept of the four that it was moved past");
     sub.seek(Start::Latest).unwrap();
+    assert_eq!(sub.stats().pending, 0, "nothing is kept");
     topic.publish(6).unwrap();
     assert!(matches!(sub.try_recv(), Err(TryRecvError::Lagged(lagged)) if lagged.lost == 3));
     assert_eq!(*sub.try_recv().unwrap(), 6);
