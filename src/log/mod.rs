@@ -96,6 +96,7 @@ use std::sync::Arc;
 mod allowance;
 mod aside;
 mod batch;
+mod beside;
 mod block;
 mod bytes;
 mod commit;

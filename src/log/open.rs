@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 
+use super::beside::{self, Seen};
 use super::block;
 use super::dir::Dir;
 use super::error::LogError;
@@ -12,7 +13,7 @@ use super::options::{Access, Background, LogOptions, OnDamage, Prewrite, Survive
 use super::recover::{self, Plan};
 use super::repair;
 use super::report::OpenReport;
-use super::segment::{Segment, Table};
+use super::segment::{self, Segment, Table};
 use super::shared::{Parts, Shared, Tip};
 use super::spare::Spares;
 use super::vfs::{Open, Vfs};
@@ -39,7 +40,8 @@ pub(crate) fn open(vfs: Arc<dyn Vfs>, root: &Path, options: LogOptions) -> Resul
 fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
     dir.make()?;
     let lock = dir.lock()?;
-    let mut plan = look(&dir, &options)?;
+    let mut plan = recover::look(&dir)?;
+    check(&mut plan, &dir, &options)?;
     let salt = options.seed.unwrap_or_else(random);
     let fresh = repair::repair(&dir, &mut plan, &options, salt)?;
     let active = Arc::new(Segment::active(&fresh.link, Arc::clone(&fresh.file)));
@@ -55,7 +57,7 @@ fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
     let shared = Arc::new(Shared::new(Parts {
         log_id: report.log_id,
         epoch: report.epoch,
-        table: Table::new(dir.clone(), segments),
+        table: Table::new(dir.clone(), segments, segment::MAX_OPEN),
         writer: Some(Writer::new(&fresh, active, plan.next_number)),
         tip: Tip {
             file: fresh.file,
@@ -73,28 +75,35 @@ fn open_to_write(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
 }
 
 fn open_to_read(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
-    let mut attempts = 0;
-    let (plan, tip) = loop {
-        let looked = look(&dir, &options).and_then(|plan| tip(&dir, &plan).map(|tip| (plan, tip)));
-        match looked {
-            Ok((plan, Some(tip))) => break (plan, tip),
-            Ok((plan, None)) if !plan.report.damage.is_empty() => {
-                let report = Box::new(plan.report);
-                return Err(LogError::Refused { report });
-            }
-            Ok((_, None)) => return Err(LogError::NotFound { path: dir.root }),
-            // A writer at work beside this reader removes and renames files while they are looked at.
-            Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && attempts < READ_ATTEMPTS => {
-                attempts += 1;
-            }
-            Err(error) => return Err(error),
-        }
+    let Seen { mut plan, files } = beside::look(&dir)?;
+    check(&mut plan, &dir, &options)?;
+    let tip = match (plan.links.last(), files.last()) {
+        (Some(last), Some(Some(file))) => Some((Arc::clone(file), last.path.clone())),
+        _ => None,
     };
-    let segments = plan.links.iter().map(|link| Arc::new(Segment::new(link))).collect();
+    // A log without segments has an identity at least.
+    let (file, path) = match tip {
+        Some(tip) => tip,
+        None if plan.log_id.is_some() => {
+            let meta = dir.root.join(name::META);
+            (dir.open(&meta, Open::Read)?, meta)
+        }
+        None if !plan.report.damage.is_empty() => {
+            let report = Box::new(plan.report);
+            return Err(LogError::Refused { report });
+        }
+        None => return Err(LogError::NotFound { path: dir.root }),
+    };
+    let tip = Tip {
+        file,
+        path,
+        lsn: plan.report.end.0,
+    };
+    let segments = plan.links.iter().zip(files).map(|(link, file)| Arc::new(Segment::held(link, file)));
     let shared = Arc::new(Shared::new(Parts {
         log_id: plan.report.log_id,
         epoch: 0,
-        table: Table::new(dir.clone(), segments),
+        table: Table::new(dir.clone(), segments.collect(), beside::MOST_HELD),
         writer: None,
         tip,
         spares: Spares::new(plan.next_spare),
@@ -111,39 +120,22 @@ fn open_to_read(dir: Dir, options: LogOptions) -> Result<OpenedLog, LogError> {
     })
 }
 
-/// Finds out what is there, and refuses it if it is damaged and that was asked for.
-fn look(dir: &Dir, options: &LogOptions) -> Result<Plan, LogError> {
-    let mut plan = recover::look(dir)?;
+/// Reads all of it if that was asked for, and refuses it if it is damaged and that was asked for.
+fn check(plan: &mut Plan, dir: &Dir, options: &LogOptions) -> Result<(), LogError> {
     if options.verify == Verify::All {
-        plan.verify(dir)?;
+        plan.verify(dir, options.access)?;
     }
     if options.on_damage == OnDamage::Refuse && !plan.report.damage.is_empty() {
         return Err(LogError::Refused {
-            report: Box::new(plan.report),
+            report: Box::new(plan.report.clone()),
         });
     }
-    Ok(plan)
-}
-
-/// The end of a log that is opened for reading: the last segment, or the identity of one that has none.
-fn tip(dir: &Dir, plan: &Plan) -> Result<Option<Tip>, LogError> {
-    let path = match (plan.links.last(), plan.log_id) {
-        (Some(last), _) => last.path.clone(),
-        (None, Some(_)) => dir.root.join(name::META),
-        (None, None) => return Ok(None),
-    };
-    Ok(Some(Tip {
-        file: dir.open(&path, Open::Read)?,
-        path,
-        lsn: plan.report.end.0,
-    }))
+    Ok(())
 }
 
 /// Randomness from the system, by the only door that `std` has to it.
 fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
-
-const READ_ATTEMPTS: u32 = 100;
 
 const _: () = assert!(block::ROOM >= block::HEAD, "a closing block fits before the bodies");

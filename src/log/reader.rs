@@ -3,6 +3,7 @@
 
 use std::ops::Deref;
 
+use super::beside::{self, Became};
 use super::block::{Head, Kind};
 use super::directory::{Cursor, Slot};
 use super::error::LogError;
@@ -20,7 +21,8 @@ use crate::sync::{Arc, Ordering};
 /// Reads blocks in order, checking everything. See [`Log::reader`](super::Log::reader).
 ///
 /// It sees what was complete when it got there: asked again after `None`, it goes on with what came in the meantime.
-/// A segment that is retired or rewritten while the reader is in it is read to its end as it was.
+/// A segment that is retired or rewritten while the reader is in it is read to its end as it was. Only a log that is open
+/// for reading, beside a writer of another process, cannot hold what that writer retires: there the reader goes on behind it.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -163,12 +165,15 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When the file system fails. The reader stays where it is and may be asked again.
+    /// When the file system fails. The reader stays where it is and may be asked again. Beside a writer, [`LogError::Moved`]
+    /// when the segment was rewritten before it could be opened, which takes a log of more than 256 segments: opening it
+    /// again shows it as it is now.
     #[expect(clippy::should_implement_trait, reason = "what it returns borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Item<'_>>, LogError> {
         let (slot, position) = loop {
             match self.step()? {
                 Step::Record(slot, position) => break (slot, position),
+                Step::Damage(_) if self.is_used_again()? => self.pass_over(),
                 Step::Damage(damage) => return Ok(Some(Item::Damage(damage))),
                 Step::Moved => {}
                 Step::End => return Ok(None),
@@ -224,8 +229,14 @@ impl Reader {
 
     /// Opens the block at `lsn`, or finds out why there is none. Nothing from `visible` on is looked at.
     fn open_block(&mut self, visible: u64) -> Result<Step, LogError> {
-        if self.lsn >= visible || !self.enter_segment()? {
+        if self.lsn >= visible {
             return Ok(Step::End);
+        }
+        match self.enter_segment() {
+            Ok(true) => {}
+            Ok(false) => return Ok(Step::End),
+            Err(LogError::Gone { .. }) if self.shared.writer.is_none() => return self.pass_over_gone(visible),
+            Err(error) => return Err(error),
         }
         if self.lsn >= visible {
             // What was visible is retired. How far one may read here is to be asked again.
@@ -346,6 +357,46 @@ impl Reader {
         self.window.reset();
         self.current = Some(Current { segment, file, next_base });
         Ok(true)
+    }
+
+    /// Tells whether the bytes at hand are those of a later segment: beside a writer, the file of one that it has retired may be used again.
+    fn is_used_again(&self) -> Result<bool, LogError> {
+        match &self.current {
+            Some(current) if self.shared.writer.is_none() => {
+                let became = beside::what_became_of(&self.shared.dir, &current.segment, Some(&*current.file))?;
+                Ok(became != Became::Unchanged)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Goes to the end of the current segment, as if it had been retired before.
+    fn pass_over(&mut self) {
+        let visible = self.shared.visible.load(Ordering::Acquire);
+        self.open = None;
+        self.chain = None;
+        if let Some(current) = self.current.take() {
+            let end = current.bounds().0.or(current.next_base).unwrap_or(visible);
+            self.lsn = self.lsn.max(end);
+        }
+    }
+
+    /// Goes past a segment whose file a writer has removed before it could be opened, unless another file has what is left of it.
+    fn pass_over_gone(&mut self, visible: u64) -> Result<Step, LogError> {
+        let Some((segment, next_base)) = self.shared.table.find(self.lsn) else {
+            return Ok(Step::End);
+        };
+        let end = match (segment.end(), next_base) {
+            (End::Known(end, _), _) => end,
+            (_, next) => next.unwrap_or(visible),
+        };
+        match beside::what_became_of(&self.shared.dir, &segment, None)? {
+            Became::Unchanged => Ok(Step::Moved),
+            Became::Retired => Ok(self.leave(end.max(self.lsn))),
+            Became::Rewritten => Err(LogError::Moved {
+                lsn: Lsn(segment.header.base),
+            }),
+        }
     }
 
     fn damage(&self, bad: Bad) -> Step {

@@ -9,14 +9,17 @@
 
 use std::path::{Path, PathBuf};
 
+use super::beside::{self, Became};
 use super::block::VERSION;
 use super::dir::{self, Dir};
 use super::error::LogError;
 use super::header::{self, Copies, Fill, Found, Header};
 use super::meta::{self, Meta};
 use super::name::{self, SegmentName};
+use super::options::Access;
 use super::report::{Cut, Damage, DamageKind, Missing, OpenReport};
 use super::scan::{self, Source};
+use super::segment::Segment;
 use super::tail::{self, Bad, Tail};
 use super::vfs::{Open, VfsFile};
 use super::window::{SECTOR, Window};
@@ -59,6 +62,10 @@ pub(crate) struct Plan {
     /// Whether parts of the last segment could not be read.
     pub(crate) has_unreadable: bool,
     pub(crate) rest: Vec<(PathBuf, Fate)>,
+    /// The names of segments that were listed, sorted.
+    pub(crate) listed: Vec<SegmentName>,
+    /// A file that was listed was gone when it was opened: a writer is at work.
+    pub(crate) is_moving: bool,
     pub(crate) spares: Vec<u64>,
     pub(crate) epoch_seen: u64,
     pub(crate) next_number: u64,
@@ -88,6 +95,8 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
             .unwrap_or(0)
             .max(listing.temporary.last().copied().unwrap_or(0)),
         spares: listing.spares,
+        listed: listing.segments,
+        is_moving: false,
         epoch_seen: 0,
         report: OpenReport {
             unknown: listing.unknown,
@@ -95,7 +104,8 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
             ..OpenReport::default()
         },
     };
-    let files = read_headers(dir, &listing.segments, &mut unread)?;
+    let files = read_headers(dir, &plan.listed, &mut unread)?;
+    plan.is_moving = files.len() < plan.listed.len();
     plan.next_number = next_number(&files);
     plan.identify(&meta_path, meta.as_deref(), &files)?;
     if plan.log_id.is_none() {
@@ -461,14 +471,18 @@ impl Plan {
         Ok(())
     }
 
-    /// Reads every byte that the search for the end did not need.
-    pub(crate) fn verify(&mut self, dir: &Dir) -> Result<(), LogError> {
+    /// Reads every byte that the search for the end did not need. Beside a writer, a segment that goes away meanwhile is taken as
+    /// retired.
+    pub(crate) fn verify(&mut self, dir: &Dir, access: Access) -> Result<(), LogError> {
         let mut window = Window::new();
         let whole = self.links.len() - usize::from(self.tail.is_some());
         for index in 0..whole {
             let link = self.links[index].clone();
             let read = |e| LogError::io("read", &link.path, e);
-            let file = dir.open(&link.path, Open::Read)?;
+            let file = match dir.open(&link.path, Open::Read) {
+                Err(error) if access == Access::Read && beside::is_gone(&error) => continue,
+                opened => opened?,
+            };
             let limit = file.len().map_err(read)?.min(MAX_SEGMENT_FILE);
             let header = &link.header;
             // Where nobody knows the end, nobody can say that something is missing there.
@@ -485,6 +499,12 @@ impl Plan {
                 OpenReport::push(&mut found, &mut omitted, damage_of(bad, &link));
             });
             checked.map_err(read)?;
+            if access == Access::Read
+                && !found.is_empty()
+                && beside::what_became_of(dir, &Segment::new(&link), Some(&*file))? != Became::Unchanged
+            {
+                continue;
+            }
             self.report.omitted += omitted;
             found.into_iter().for_each(|damage| self.report.add_damage(damage));
         }

@@ -34,11 +34,16 @@ pub(crate) enum End {
 
 impl Segment {
     pub(crate) fn new(link: &Link) -> Self {
+        Self::held(link, None)
+    }
+
+    /// A segment whose file is open already, perhaps.
+    pub(crate) fn held(link: &Link, file: Option<Arc<dyn VfsFile>>) -> Self {
         Self {
             header: link.header,
             path: link.path.clone(),
             end: Mutex::new(link.end.map_or(End::Open, |end| End::Known(end, link.end_chain))),
-            file: Mutex::new(None),
+            file: Mutex::new(file),
         }
     }
 
@@ -64,13 +69,16 @@ impl Segment {
 #[derive(Debug)]
 pub(crate) struct Table {
     dir: Dir,
+    /// How many sealed segments may stay open when nobody reads them.
+    max_open: usize,
     segments: Mutex<Vec<Arc<Segment>>>,
 }
 
 impl Table {
-    pub(crate) fn new(dir: Dir, segments: Vec<Arc<Segment>>) -> Self {
+    pub(crate) fn new(dir: Dir, segments: Vec<Arc<Segment>>, max_open: usize) -> Self {
         Self {
             dir,
+            max_open,
             segments: Mutex::new(segments),
         }
     }
@@ -141,7 +149,7 @@ impl Table {
         let is_open = |segment: &&Arc<Segment>| segment.file.try_lock().is_some_and(|slot| slot.is_some());
         let mut open = segments.iter().filter(is_open).count();
         for segment in &segments {
-            if open <= MAX_OPEN {
+            if open <= self.max_open {
                 return;
             }
             if Arc::ptr_eq(segment, used) || segment.end() == End::Active {
@@ -157,5 +165,5 @@ impl Table {
     }
 }
 
-/// How many sealed segments may stay open when nobody reads them.
-const MAX_OPEN: usize = 32;
+/// How many that is for a log that is written.
+pub(crate) const MAX_OPEN: usize = 32;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
+use super::beside::{self, Became};
 use super::block;
 use super::crc;
 use super::dir::Dir;
@@ -293,6 +294,9 @@ impl Shared {
             return Ok(());
         }
         body.clear();
+        if self.writer.is_none() && beside::what_became_of(&self.dir, &segment, Some(&*file))? != Became::Unchanged {
+            return Err(gone);
+        }
         Err(LogError::Damaged(Box::new(Damage {
             kind: DamageKind::Record {
                 topic: tag.topic,
