@@ -22,6 +22,10 @@
 //! ```
 //!
 //! All lengths are under the header's CRC, so none is believed, and nothing is allocated by one, before it was checked.
+//!
+//! A later version keeps the first 72 bytes where they are, and the CRC over as many bytes as records and runs take here. By
+//! that an older one tells its blocks from torn ones, and refuses them. One that cannot keep it gives the header of the segment
+//! a new version too.
 #![forbid(unsafe_code)]
 
 use super::bytes::{u16_at, u32_at, u64_at};
@@ -55,16 +59,30 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Reads the fixed part. Says `None` to everything that cannot be a block; the CRC is not looked at.
+    /// Reads the fixed part. Says `None` to everything that cannot be a block of this version; the CRC is not looked at.
+    #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        match Self::parse_any(bytes) {
+            Some((head, None)) => Some(head),
+            _ => None,
+        }
+    }
+
+    /// Reads the fixed part of a block of any version, and tells which one if it says something that this version does not know.
+    pub(crate) fn parse_any(bytes: &[u8]) -> Option<(Self, Option<u16>)> {
         let bytes: &[u8; HEAD] = bytes.get(..HEAD)?.try_into().ok()?;
-        if u32_at(bytes, 0) != MAGIC || u16_at(bytes, 8) != VERSION || bytes[11] != 0 || u32_at(bytes, 68) != 0 {
+        if u32_at(bytes, 0) != MAGIC {
             return None;
         }
+        let version = u16_at(bytes, 8);
+        let mut is_known = version == VERSION && bytes[11] == 0 && u32_at(bytes, 68) == 0;
         let kind = match bytes[10] {
             0 => Kind::Records,
             1 => Kind::Closing,
-            _ => return None,
+            _ => {
+                is_known = false;
+                Kind::Records
+            }
         };
         let head = Self {
             kind,
@@ -80,14 +98,14 @@ impl Head {
             crc: u32_at(bytes, 4),
         };
         let is_empty = head.records == 0 && head.body_bytes == 0;
-        let fits = (head.kind == Kind::Records || is_empty)
+        let fits = (head.kind == Kind::Records || is_empty || !is_known)
             && head.runs <= head.records
             && head.records as usize <= MAX_RECORDS
             && head.body_bytes as usize <= MAX_BLOCK
             && head.len() <= MAX_BLOCK
             && head.lsn.checked_add(MAX_BLOCK as u64 + MAX_ALIGN).is_some()
             && head.durable.is_multiple_of(MIN_ALIGN);
-        fits.then_some(head)
+        fits.then_some((head, (!is_known).then_some(version)))
     }
 
     /// How many bytes precede the bodies.
@@ -149,11 +167,17 @@ impl Head {
 
     /// Checks header and directory, given as the bytes before the bodies.
     pub(crate) fn check<'a>(&self, front: &'a [u8], log_mix: u32) -> Option<Directory<'a>> {
-        if front.len() != self.front() || crc32c(&front[8..]) ^ log_mix != self.crc {
+        if !self.is_sealed(front, log_mix) {
             return None;
         }
         let directory = self.directory(front);
         directory.is_consistent(self.records, self.body_bytes).then_some(directory)
+    }
+
+    /// Tells whether the bytes before the bodies are what was written, whatever they mean.
+    #[inline]
+    pub(crate) fn is_sealed(&self, front: &[u8], log_mix: u32) -> bool {
+        front.len() == self.front() && crc32c(&front[8..]) ^ log_mix == self.crc
     }
 
     /// The directory of a front that was checked before.

@@ -263,6 +263,7 @@ impl Reader {
         if let Some(head) = source.block(&mut self.window, position).map_err(read)? {
             return Ok(self.opened(head, position, source.header.align));
         }
+        recover::refuse_newer(&current.segment.path, self.window.newer())?;
         if self.lsn == self.from && self.lsn > header.base && !self.has_sought {
             // Perhaps no block begins here, in a segment that was rewritten: then that is no damage.
             self.has_sought = true;
@@ -271,6 +272,7 @@ impl Reader {
             return Ok(Step::Moved);
         }
         let found = source.resync(&mut self.window, position + header.align).map_err(read)?;
+        recover::refuse_newer(&current.segment.path, self.window.newer())?;
         match (found, end) {
             (Some((next, _)), _) => {
                 let lsn = header.lsn_of(next);

@@ -12,7 +12,7 @@ use super::crc;
 use super::dir::Dir;
 use super::error::LogError;
 use super::header::Header;
-use super::recover::{Candidate, MAX_SEGMENT_FILE, Plan, blank_header};
+use super::recover::{self, Candidate, MAX_SEGMENT_FILE, Plan, blank_header};
 use super::scan;
 use super::tail::{self, Bad};
 use super::vfs::{Open, VfsFile};
@@ -33,7 +33,7 @@ impl Plan {
         let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
         let predecessor = older.iter().rev().find_map(Candidate::header);
         // Whatever the alignment is, this one finds the first block.
-        let first = scan::first_block(&*opened, file.name.first, MIN_ALIGN, log_mix, limit).map_err(read)?;
+        let first = scan::first_block(&*opened, &mut Window::new(), file.name.first, MIN_ALIGN, log_mix, limit).map_err(read)?;
         let Some((position, head)) = first else {
             return Ok(None);
         };
@@ -48,7 +48,8 @@ impl Plan {
             let Some(header) = placed(&blank, align, position, &head) else {
                 continue;
             };
-            let fit = self.fit(&*opened, &header, limit, successor).map_err(read)?;
+            let (fit, newer) = self.fit(&*opened, &header, limit, successor).map_err(read)?;
+            recover::refuse_newer(&file.path, newer)?;
             if best.is_none_or(|(other, _)| fit > other) {
                 best = Some((fit, header));
             }
@@ -58,8 +59,8 @@ impl Plan {
         Ok(promised.map(|(_, header)| header))
     }
 
-    /// How well blocks fit a header.
-    fn fit(&self, file: &dyn VfsFile, header: &Header, limit: u64, successor: Option<&Header>) -> io::Result<Fit> {
+    /// How well blocks fit a header, and the version of one among them that this code does not know.
+    fn fit(&self, file: &dyn VfsFile, header: &Header, limit: u64, successor: Option<&Header>) -> io::Result<(Fit, Option<u16>)> {
         let mut damaged = 0;
         let mut count = |bad: Bad| {
             let (Bad::Blocks { len, .. } | Bad::Chain { len, .. } | Bad::Record { len, .. }) = bad;
@@ -79,10 +80,11 @@ impl Plan {
                 0
             }
         };
-        Ok(Fit {
+        let fit = Fit {
             proven,
             damaged: Reverse(damaged),
-        })
+        };
+        Ok((fit, window.newer()))
     }
 }
 

@@ -189,6 +189,11 @@ fn newer(path: PathBuf, found: u16) -> LogError {
     }
 }
 
+/// Nothing is cut or kept aside that a newer version has written.
+pub(super) fn refuse_newer(path: &Path, found: Option<u16>) -> Result<(), LogError> {
+    found.map_or(Ok(()), |version| Err(newer(path.to_owned(), version)))
+}
+
 impl Plan {
     /// Finds the identity of the log: in META, else in the newest segment.
     fn identify(&mut self, path: &Path, meta: Option<&[u8]>, files: &[Candidate]) -> Result<(), LogError> {
@@ -355,16 +360,15 @@ impl Plan {
         let limit = opened.len().map_err(read)?;
         let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
         let limit = limit.min(MAX_SEGMENT_FILE);
-        if matches!(Header::decode_any(&front), Found::Header(..)) {
+        let mut window = Window::new();
+        let used = scan::first_block(&*opened, &mut window, file.name.first, 8, log_mix, limit).map_err(read)?;
+        refuse_newer(&file.path, window.newer())?;
+        if used.is_none() && matches!(Header::decode_any(&front), Found::Header(..)) {
             // Space of an older segment, made ready for this one. Not used, unless there is a block of this one in it.
-            let used = scan::first_block(&*opened, file.name.first, 8, log_mix, limit).map_err(read)?;
-            if used.is_none() {
-                return Ok(Fate::Remove);
-            }
+            return Ok(Fate::Remove);
         }
         let header = blank_header(self.log_id.unwrap_or_default(), &file.name);
         let source = self.source(&*opened, &header, limit);
-        let mut window = Window::new();
         let last = source.last_nonzero(&mut window, 0).map_err(read)?;
         Ok(match last {
             _ if !window.unreadable().is_empty() => Fate::Move,
@@ -438,6 +442,7 @@ impl Plan {
             OpenReport::push(&mut damage, &mut omitted, damage_of(bad, last));
         });
         let mut tail = found.map_err(read)?;
+        refuse_newer(&last.path, window.newer())?;
         for sector in window.unreadable() {
             let header = &last.header;
             let lsn = |at: u64| Lsn(header.lsn_of(at.max(u64::from(header.header_bytes))));
@@ -499,6 +504,7 @@ impl Plan {
                 OpenReport::push(&mut found, &mut omitted, damage_of(bad, &link));
             });
             checked.map_err(read)?;
+            refuse_newer(&link.path, window.newer())?;
             if access == Access::Read
                 && !found.is_empty()
                 && beside::what_became_of(dir, &Segment::new(&link), Some(&*file))? != Became::Unchanged

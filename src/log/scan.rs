@@ -25,6 +25,7 @@ impl Source<'_> {
     /// A block counts only if it was written for this segment, in this epoch, at this place.
     pub(crate) fn block(&self, window: &mut Window, position: u64) -> io::Result<Option<Head>> {
         let Some(head) = Head::parse(window.fetch(self.file, position, HEAD, self.limit)?) else {
+            self.look_for_newer(window, position)?;
             return Ok(None);
         };
         if !self.belongs(&head, position) || self.limit - position < head.len() as u64 || !window.allowance().has(head.front()) {
@@ -41,6 +42,17 @@ impl Source<'_> {
         }
         let bytes = window.fetch(self.file, position, head.len(), self.limit)?;
         Ok((bytes.len() >= head.len()).then_some(head))
+    }
+
+    /// Makes the window remember a block of this place that was written whole, but by a version that knows more.
+    fn look_for_newer(&self, window: &mut Window, position: u64) -> io::Result<()> {
+        let bytes = window.fetch(self.file, position, HEAD, self.limit)?;
+        if let Some((head, Some(version))) = Head::parse_any(bytes)
+            && self.belongs(&head, position)
+        {
+            note_if_sealed(self.file, window, position, (&head, version), self.log_mix, self.limit)?;
+        }
+        Ok(())
     }
 
     /// Where a block that was begun at `position` would have ended, if its first bytes still say so.
@@ -72,11 +84,7 @@ impl Source<'_> {
                 }
                 Some(skip) => {
                     position += skip as u64;
-                    let claimed = Head::parse(window.fetch(self.file, position, HEAD, self.limit)?);
-                    let claimed = claimed.filter(|head| self.belongs(head, position));
-                    if claimed.is_some()
-                        && let Some(head) = self.block(window, position)?
-                    {
+                    if let Some(head) = self.block(window, position)? {
                         return Ok(Some((position, head)));
                     }
                     position += self.header.align;
@@ -120,6 +128,27 @@ impl Source<'_> {
     }
 }
 
+/// Makes the window remember a version that this code does not know, if the checksum says that somebody has written such a block.
+fn note_if_sealed(
+    file: &dyn VfsFile,
+    window: &mut Window,
+    position: u64,
+    (head, version): (&Head, u16),
+    log_mix: u32,
+    limit: u64,
+) -> io::Result<()> {
+    if !window.allowance().has(head.front()) {
+        return Ok(());
+    }
+    let front = window.fetch(file, position, head.front(), limit)?;
+    if front.get(..head.front()).is_some_and(|front| head.is_sealed(front, log_mix)) {
+        window.found_newer(version);
+    } else {
+        window.allowance().spend(head.front());
+    }
+    Ok(())
+}
+
 /// The records of a block that was just read, with their bytes.
 pub(crate) fn bodies<'w>(window: &'w Window, position: u64, head: &Head) -> impl Iterator<Item = (Slot, &'w [u8])> {
     let bytes = window.at_hand(position);
@@ -161,8 +190,14 @@ fn find_magic(bytes: &[u8], align: usize) -> Option<usize> {
 }
 
 /// Finds the first block of a segment whose header is lost, so that neither its place in the log nor its epoch is known.
-pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix: u32, limit: u64) -> io::Result<Option<(u64, Head)>> {
-    let mut window = Window::new();
+pub(crate) fn first_block(
+    file: &dyn VfsFile,
+    window: &mut Window,
+    segment: u64,
+    align: u64,
+    log_mix: u32,
+    limit: u64,
+) -> io::Result<Option<(u64, Head)>> {
     let mut position = u64::from(Header::bytes_for(align));
     while position < limit {
         let bytes = window.fetch(file, position, HEAD, limit)?;
@@ -179,7 +214,14 @@ pub(crate) fn first_block(file: &dyn VfsFile, segment: u64, align: u64, log_mix:
         position += skip as u64;
         window.allowance().searched += skip as u64;
         let bytes = window.fetch(file, position, HEAD, limit)?;
-        let claimed = Head::parse(bytes).filter(|head| head.segment == segment);
+        let (claimed, newer) = match Head::parse_any(bytes).filter(|(head, _)| head.segment == segment) {
+            Some((head, None)) => (Some(head), None),
+            Some((head, Some(version))) => (None, Some((head, version))),
+            None => (None, None),
+        };
+        if let Some((head, version)) = &newer {
+            note_if_sealed(file, window, position, (head, *version), log_mix, limit)?;
+        }
         if let Some(head) = claimed.filter(|head| window.allowance().has(head.front())) {
             let front = window.fetch(file, position, head.front(), limit)?;
             if front.get(..head.front()).is_some_and(|front| head.check(front, log_mix).is_some()) {

@@ -20,6 +20,8 @@ pub(crate) struct Window {
     read: u64,
     losses: Losses,
     allowance: Allowance,
+    /// The version of a block that was met and that this code does not know.
+    newer: Option<u16>,
 }
 
 /// What a device would not give of a file.
@@ -40,7 +42,18 @@ impl Window {
             read: 0,
             losses: Losses::default(),
             allowance: Allowance::default(),
+            newer: None,
         }
+    }
+
+    /// A block was met that is whole, and of a version that this code does not know.
+    pub(crate) fn found_newer(&mut self, version: u16) {
+        self.newer.get_or_insert(version);
+    }
+
+    /// The version of such a block, if there was one in files read since the last reset.
+    pub(crate) fn newer(&self) -> Option<u16> {
+        self.newer
     }
 
     /// What searches in this file may still check.
@@ -53,6 +66,7 @@ impl Window {
         self.filled = 0;
         self.losses = Losses::default();
         self.allowance = Allowance::default();
+        self.newer = None;
     }
 
     /// Where sectors began that could not be read, in files read since the last reset.
