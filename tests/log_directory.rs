@@ -9,7 +9,7 @@ mod log_support;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ringmq::log::sim::SimDisk;
+use ringmq::log::sim::{Fault, Op, SimDisk};
 use ringmq::log::{Background, DamageKind, Level, Log, LogError, LogOptions, OnDamage, OpenReport, Record, Verify};
 
 use log_support::oracle::Rec;
@@ -516,5 +516,62 @@ fn a_lost_header_is_made_again_whatever_the_alignment() {
             let offsets: Vec<u64> = found.iter().map(|r| r.offset).collect();
             assert_eq!(offsets, all(), "align {align}, {}: {report:?}", lost.display());
         }
+    }
+}
+
+/// The path of a file that has the name of a segment and is none.
+fn stray(n: u64) -> PathBuf {
+    PathBuf::from(DIR).join(format!("log/{n:016x}-{n:016x}.0.log"))
+}
+
+/// Symptom: of many files that could not be kept aside, those behind the first 1,024 were removed. Cause: what stays was looked up in the
+/// report, which is bounded. Fix: what stays is known without it.
+#[test]
+fn files_that_cannot_be_kept_aside_stay_however_many_they_are() {
+    let disk = made(8);
+    let strays = 0x500..0x500 + OpenReport::MAX_ENTRIES as u64 + 76;
+    for n in strays.clone() {
+        disk.put(stray(n), &n.to_le_bytes());
+    }
+    disk.fail_from(Op::CreateDir, 3, Fault::Eio); // no quarantine can be made
+    let (found, report, _) = open(&disk).unwrap();
+    assert_eq!(found, all());
+    let gone = strays.filter(|n| disk.read(stray(*n)).is_none()).count();
+    assert_eq!(gone, 0, "{} kept, {} quarantined", report.kept.len(), report.quarantined.len());
+    assert_eq!((report.kept.len(), report.omitted), (OpenReport::MAX_ENTRIES, 76));
+}
+
+/// Symptom: of 600 files that one opening kept aside, 345 were nowhere after it. Cause: its own copies made room for each other. Fix: what
+/// finds no room beside them stays where it is.
+#[test]
+fn an_opening_never_discards_what_it_has_kept_aside_itself() {
+    for bytes in [100, 1 << 20] {
+        let disk = made(9);
+        let strays = 0x500..0x500 + if bytes == 100 { 600 } else { 300u64 };
+        let content = |n: u64| [&n.to_le_bytes()[..], &vec![1; bytes]].concat();
+        for n in strays.clone() {
+            disk.put(stray(n), &content(n));
+        }
+        let mut discarded = std::collections::BTreeSet::new();
+        let mut copied = 0;
+        for opening in 0..3 {
+            let (found, report, _) = open(&disk).unwrap();
+            disk.kill();
+            assert_eq!(found, all());
+            assert!(report.discarded.iter().all(|file| !report.quarantined.contains(file)), "{report:?}");
+            copied += report.quarantined.len();
+            discarded.extend(report.discarded);
+            for n in strays.clone() {
+                let copy = PathBuf::from(DIR).join(format!("quarantine/{n:016x}-{n:016x}.0.log.0.bytes"));
+                let left = disk.read(stray(n)).or_else(|| disk.read(&copy));
+                let is_there = left.is_some_and(|bytes| bytes == content(n));
+                assert!(
+                    is_there || discarded.contains(&copy),
+                    "opening {opening}: {n:x} is nowhere, {bytes} B each"
+                );
+            }
+            assert!(opening > 0 || discarded.is_empty());
+        }
+        assert!(copied > 256, "else nothing is shown");
     }
 }

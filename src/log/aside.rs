@@ -1,7 +1,8 @@
 //! The quarantine: bytes that were cut off or could not be read, for whoever wants to look at them. The log never does.
 //!
 //! It holds so many files and bytes; then the oldest make room, and the report of the opening names them. What somebody else put there
-//! stays, and does not count.
+//! stays, and does not count. Nothing that one opening has put there makes room in the same opening: what finds none beside it stays
+//! where it is, as does what cannot be copied, and is looked at again by the next opening.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -14,28 +15,104 @@ use super::report::OpenReport;
 use super::vfs::{EntryKind, Open};
 use super::window::Window;
 
-/// Copies what will be cut or removed without being understood. What cannot be copied is left where it is.
-pub(crate) fn keep(dir: &Dir, plan: &mut Plan) {
-    let mut wanted: Vec<(PathBuf, u64, u64)> = Vec::new();
-    if let (Some(tail), Some(last)) = (plan.tail, plan.links.last())
-        && tail.behind > 0
-    {
-        wanted.push((last.path.clone(), tail.after, tail.behind));
+/// The quarantine, as one opening uses it.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    /// What earlier openings have left there, with lengths, the oldest last. `None` until somebody asks.
+    earlier: Option<Vec<(PathBuf, u64)>>,
+    /// How many files, and bytes, this opening has put there.
+    files: usize,
+    bytes: u64,
+}
+
+impl Aside {
+    /// Copies what will be cut or removed without being understood. What cannot be copied is left where it is, and is no longer in the
+    /// plan. Tells whether the end that is cut off the last segment, if there is one, was copied.
+    pub(crate) fn keep(&mut self, dir: &Dir, plan: &mut Plan) -> bool {
+        let mut is_tail_kept = true;
+        if let (Some(tail), Some(last)) = (plan.tail, plan.links.last())
+            && tail.behind > 0
+        {
+            is_tail_kept = self.copy_or_leave(dir, &last.path, tail.after, tail.behind, &mut plan.report);
+        }
+        for (path, fate) in std::mem::take(&mut plan.rest) {
+            let is_settled = match fate {
+                Fate::KeepAside(len) => self.copy_or_leave(dir, &path, 0, len, &mut plan.report),
+                Fate::Remove | Fate::Move => true,
+            };
+            if is_settled {
+                plan.rest.push((path, fate));
+            }
+        }
+        is_tail_kept
     }
-    wanted.extend(plan.rest.iter().filter_map(|(path, fate)| match fate {
-        Fate::KeepAside(len) => Some((path.clone(), 0, *len)),
-        Fate::Remove | Fate::Move => None,
-    }));
-    for (path, from, len) in wanted {
-        let report = &mut plan.report;
-        thin_out(dir, len, report);
-        match copy(dir, &path, from, len) {
-            Ok(copy) => OpenReport::push(&mut report.quarantined, &mut report.omitted, copy),
-            Err(_) => OpenReport::push(&mut report.kept, &mut report.omitted, path),
+
+    fn copy_or_leave(&mut self, dir: &Dir, path: &Path, from: u64, len: u64, report: &mut OpenReport) -> bool {
+        let copied = self.has_room(len) && {
+            self.thin_out(dir, len, report);
+            match copy(dir, path, from, len) {
+                Ok(copy) => {
+                    self.put(&copy, len);
+                    OpenReport::push(&mut report.quarantined, &mut report.omitted, copy);
+                    true
+                }
+                Err(_) => false,
+            }
+        };
+        if !copied {
+            OpenReport::push(&mut report.kept, &mut report.omitted, path.to_owned());
+        }
+        copied
+    }
+
+    /// Moves a whole file that is replaced but may still be of use, if there is room.
+    pub(crate) fn take(&mut self, dir: &Dir, path: PathBuf, report: &mut OpenReport) -> Result<(), LogError> {
+        let len = dir.open(&path, Open::Read)?.len().map_err(|e| LogError::io("measure", &path, e))?;
+        if !self.has_room(len) {
+            OpenReport::push(&mut report.kept, &mut report.omitted, path);
+            return Ok(());
+        }
+        self.thin_out(dir, len, report);
+        dir.make_quarantine()?;
+        let name = path.file_name().unwrap_or_default();
+        let target = dir.quarantine.join(name);
+        dir.rename(&path, &target)?;
+        dir.sync(&dir.quarantine)?;
+        self.put(&target, len);
+        OpenReport::push(&mut report.quarantined, &mut report.omitted, target);
+        Ok(())
+    }
+
+    /// Tells whether that much more is within the limits beside what this opening has put there. The first always is.
+    fn has_room(&self, len: u64) -> bool {
+        self.files == 0 || (self.files < MAX_FILES && self.bytes.saturating_add(len) <= MAX_BYTES)
+    }
+
+    fn put(&mut self, path: &Path, len: u64) {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(len);
+        if let Some(earlier) = &mut self.earlier {
+            earlier.retain(|(other, _)| other != path); // written over
         }
     }
-    let kept = &plan.report.kept;
-    plan.rest.retain(|(path, _)| !kept.contains(path));
+
+    /// Removes the oldest files until one of that length is within the limits. Failing is no harm: there is more than there should be.
+    fn thin_out(&mut self, dir: &Dir, len: u64, report: &mut OpenReport) {
+        let earlier = self.earlier.get_or_insert_with(|| {
+            let mut files = kept(dir);
+            // Names begin with the number of a segment, so the smallest is the oldest.
+            files.sort_unstable_by(|one, other| other.cmp(one));
+            files
+        });
+        let mut bytes = earlier.iter().fold(self.bytes, |sum, (_, len)| sum.saturating_add(*len));
+        while earlier.len() + self.files >= MAX_FILES || bytes.saturating_add(len) > MAX_BYTES {
+            let Some((path, len)) = earlier.pop() else { return };
+            if dir.unlink(&path).is_ok() {
+                OpenReport::push(&mut report.discarded, &mut report.omitted, path);
+            }
+            bytes = bytes.saturating_sub(len);
+        }
+    }
 }
 
 fn copy(dir: &Dir, path: &Path, from: u64, len: u64) -> Result<PathBuf, LogError> {
@@ -60,33 +137,6 @@ fn copy(dir: &Dir, path: &Path, from: u64, len: u64) -> Result<PathBuf, LogError
     target.sync_data().map_err(|e| LogError::io("sync", &copy, e))?;
     dir.sync(&dir.quarantine)?;
     Ok(copy)
-}
-
-/// Moves a whole file that is replaced but may still be of use.
-pub(crate) fn take(dir: &Dir, path: &Path, report: &mut OpenReport) -> Result<PathBuf, LogError> {
-    let len = dir.open(path, Open::Read)?.len().map_err(|e| LogError::io("measure", path, e))?;
-    thin_out(dir, len, report);
-    dir.make_quarantine()?;
-    let name = path.file_name().unwrap_or_default();
-    let target = dir.quarantine.join(name);
-    dir.rename(path, &target)?;
-    dir.sync(&dir.quarantine)?;
-    Ok(target)
-}
-
-/// Removes the oldest files until one of that length is within the limits. Failing is no harm: there is more than there should be.
-fn thin_out(dir: &Dir, len: u64, report: &mut OpenReport) {
-    let mut files = kept(dir);
-    let mut bytes: u64 = files.iter().map(|(_, len)| len).sum();
-    // Names begin with the number of a segment, so the smallest is the oldest.
-    files.sort_unstable_by(|one, other| other.cmp(one));
-    while files.len() >= MAX_FILES || bytes.saturating_add(len) > MAX_BYTES {
-        let Some((path, len)) = files.pop() else { return };
-        if dir.unlink(&path).is_ok() {
-            OpenReport::push(&mut report.discarded, &mut report.omitted, path);
-        }
-        bytes -= len;
-    }
 }
 
 /// What the log has put into the quarantine, with lengths.

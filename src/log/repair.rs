@@ -21,7 +21,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::aside;
+use super::aside::Aside;
 use super::crc;
 use super::dir::Dir;
 use super::error::LogError;
@@ -32,7 +32,7 @@ use super::options::{Background, LogOptions, Prewrite};
 use super::output::Output;
 use super::record::Lsn;
 use super::recover::{Fate, Link, Plan};
-use super::report::{OpenReport, Reappended};
+use super::report::Reappended;
 use super::scan::{self, Source};
 use super::tail::Boundary;
 use super::vfs::{Open, VfsFile};
@@ -83,22 +83,22 @@ pub(crate) fn repair(dir: &Dir, plan: &mut Plan, options: &LogOptions, salt: u64
     plan.report.created = plan.log_id.is_none() && plan.report.damage.is_empty();
     plan.report.log_id = log_id;
     plan.report.epoch = epoch;
-    aside::keep(dir, plan);
+    let mut aside = Aside::default();
+    let is_tail_kept = aside.keep(dir, plan);
     let start = Start::choose(plan, options);
     let fresh = make_segment(dir, plan, options, &start, log_id, epoch)?;
     if start.replaces {
-        if let Some(old) = plan.links.pop() {
-            let is_kept = plan.report.kept.contains(&old.path);
-            if !is_kept {
-                let fate = if plan.has_unreadable { Fate::Move } else { Fate::Remove };
-                plan.rest.push((old.path, fate));
-            }
+        if let Some(old) = plan.links.pop()
+            && is_tail_kept
+        {
+            let fate = if plan.has_unreadable { Fate::Move } else { Fate::Remove };
+            plan.rest.push((old.path, fate));
         }
     } else if let Some(last) = plan.links.last_mut() {
         last.end = Some(start.base.lsn);
         last.end_chain = start.base.chain;
     }
-    remove_dead(dir, plan, options)?;
+    remove_dead(dir, plan, options, &mut aside)?;
     plan.report.end = Lsn(fresh.end.lsn);
     plan.report.first = Lsn(plan.links.first().map_or(fresh.link.header.base, |link| link.header.base));
     plan.report.segments = plan.links.len() + 1;
@@ -347,14 +347,11 @@ fn copy_blocks(
 }
 
 /// Removes files that are dead, and spares that are more than enough.
-fn remove_dead(dir: &Dir, plan: &mut Plan, options: &LogOptions) -> Result<(), LogError> {
+fn remove_dead(dir: &Dir, plan: &mut Plan, options: &LogOptions, aside: &mut Aside) -> Result<(), LogError> {
     let mut is_changed = false;
     for (path, fate) in plan.rest.drain(..) {
         match fate {
-            Fate::Move => {
-                let moved = aside::take(dir, &path, &mut plan.report)?;
-                OpenReport::push(&mut plan.report.quarantined, &mut plan.report.omitted, moved);
-            }
+            Fate::Move => aside.take(dir, path, &mut plan.report)?,
             Fate::Remove | Fate::KeepAside(_) => dir.unlink(&path)?,
         }
         is_changed = true;

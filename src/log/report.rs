@@ -38,7 +38,7 @@ pub struct OpenReport {
     pub quarantined: Vec<PathBuf>,
     /// Files that earlier openings had kept aside, removed because the quarantine holds 256 files and 256 MiB at most.
     pub discarded: Vec<PathBuf>,
-    /// What could not be kept aside, and so was left where it is.
+    /// What could not be kept aside, or found no room beside what this opening kept aside, and so was left where it is.
     pub kept: Vec<PathBuf>,
     /// Files in the directories of the log that it did not make. They are left alone.
     pub unknown: Vec<PathBuf>,
