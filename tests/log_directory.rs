@@ -575,3 +575,58 @@ fn an_opening_never_discards_what_it_has_kept_aside_itself() {
         assert!(copied > 256, "else nothing is shown");
     }
 }
+
+/// Symptom: when the headers of all segments were lost, the newest one was served and the others were put aside. Cause: only a header
+/// told which segment precedes another. Fix: so does a file whose blocks are before its own.
+#[test]
+fn segments_whose_headers_are_all_lost_are_served() {
+    for is_closed in [true, false] {
+        let made = SimDisk::new(10);
+        let (log, _) = Log::open(Arc::new(made.clone()), DIR, options().seed(10)).unwrap();
+        for offset in 0..COUNT {
+            log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced).unwrap();
+        }
+        if is_closed {
+            log.close().unwrap()
+        } else {
+            drop(log)
+        }
+        made.kill();
+        made.settle();
+        let segments = segments(&made);
+        assert!((4..8).contains(&segments.len()));
+        for lost in 1..1u32 << segments.len() {
+            let disk = made.copy();
+            let chosen: Vec<_> = segments
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| lost >> i & 1 == 1)
+                .map(|(_, s)| s)
+                .collect();
+            for segment in &chosen {
+                let mut bytes = disk.read(segment).unwrap();
+                bytes[..1024].fill(0);
+                disk.put(segment, &bytes);
+            }
+            let (found, report, damage) = open(&disk).unwrap();
+            assert_eq!(found, all(), "{lost:b}: {report:?}");
+            assert_eq!(damage, 0, "{lost:b}");
+            assert!(
+                report.quarantined.is_empty() && report.kept.is_empty() && report.missing.is_empty(),
+                "{lost:b}: {report:?}"
+            );
+            assert!(
+                report.damage.iter().all(|damage| damage.kind == DamageKind::Header),
+                "{lost:b}: {report:?}"
+            );
+            for segment in &chosen {
+                assert!(
+                    report.damage.iter().any(|damage| damage.file.ends_with(segment)),
+                    "{lost:b}: {report:?}"
+                );
+            }
+            disk.kill();
+            assert_eq!(open(&disk).unwrap().0, all(), "{lost:b}, opened again");
+        }
+    }
+}

@@ -31,18 +31,23 @@ impl Plan {
         let opened = dir.open(&file.path, Open::Read)?;
         let limit = opened.len().map_err(read)?.min(MAX_SEGMENT_FILE);
         let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
-        let predecessor = older.iter().rev().find_map(Candidate::header);
         // Whatever the alignment is, this one finds the first block.
         let first = scan::first_block(&*opened, &mut Window::new(), file.name.first, MIN_ALIGN, log_mix, limit).map_err(read)?;
         let Some((position, head)) = first else {
             return Ok(None);
         };
+        let predecessor = match head.lsn {
+            0 => None, // it begins the log
+            _ => self.predecessor(dir, &head, older)?,
+        };
         let blank = Header {
-            predecessor: predecessor.map_or(0, |header| header.last),
+            predecessor: predecessor.map_or(0, |file| file.name.last),
             ..blank_header(self.log_id.unwrap_or_default(), &file.name)
         };
         // Where several fit alike, a neighbour's is the likelier one.
-        let likely = successor.or(predecessor).map_or(MIN_ALIGN, |header| header.align);
+        let likely = successor
+            .or(predecessor.and_then(Candidate::header))
+            .map_or(MIN_ALIGN, |header| header.align);
         let mut best: Option<(Fit, Header)> = None;
         for align in std::iter::once(likely).chain(alignments()) {
             let Some(header) = placed(&blank, align, position, &head) else {
@@ -57,6 +62,24 @@ impl Plan {
         // Without a successor, only what its own blocks say was promised.
         let promised = best.filter(|(fit, header)| successor.is_some() || fit.proven > header.base);
         Ok(promised.map(|(_, header)| header))
+    }
+
+    /// The segment before that of a block: the newest of the older files that has a header, or a block that was written before it.
+    fn predecessor<'a>(&self, dir: &Dir, head: &Head, older: &'a [Candidate]) -> Result<Option<&'a Candidate>, LogError> {
+        let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
+        for file in older.iter().rev() {
+            if file.header().is_some() {
+                return Ok(Some(file));
+            }
+            let read = |e| LogError::io("read", &file.path, e);
+            let opened = dir.open(&file.path, Open::Read)?;
+            let limit = opened.len().map_err(read)?.min(MAX_SEGMENT_FILE);
+            let first = scan::first_block(&*opened, &mut Window::new(), file.name.first, MIN_ALIGN, log_mix, limit);
+            if first.map_err(read)?.is_some_and(|(_, first)| first.lsn < head.lsn) {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
     }
 
     /// How well blocks fit a header, and the version of one among them that this code does not know.
