@@ -239,6 +239,50 @@ fn a_panicking_hook_fences_the_log_and_leaves_nobody_waiting() {
     ));
 }
 
+/// Symptom: whoever waited for a batch in the queue slept for ever when the log was let go of. Cause: the hook of another batch panicked, and
+/// nobody after it was told. Fix: its panic is its own.
+#[test]
+fn a_hook_that_panics_when_the_log_goes_keeps_nobody_waiting() {
+    struct Bomb(Arc<AtomicUsize>);
+    impl Hook for Bomb {
+        fn done(&mut self, _: Result<&Reached<'_>, &LogError>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("a hook that panics");
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(
+                thread::panicking() || self.0.load(Ordering::Relaxed) == 0,
+                "a hook that panics when it goes"
+            );
+        }
+    }
+    let disk = SimDisk::new(5);
+    let (log, _) = open(&disk, LogOptions::new().background(Background::Inline).block_bytes(1 << 20));
+    let told = Arc::new(AtomicUsize::new(0));
+    // Too large to share a block: each is a group of its own.
+    let mut receipts = Vec::new();
+    for offset in 0..10 {
+        let mut batch = Batch::new();
+        let tag = Tag { offset, ..Tag::default() };
+        batch.push(tag, &[1; 40_000]).expect("small");
+        let hook: Option<Box<dyn Hook>> = (offset % 2 == 0).then(|| Box::new(Bomb(Arc::clone(&told))) as _);
+        receipts.push(log.submit_batch(&mut batch, Level::Synced, hook).expect("handed over"));
+    }
+    let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(log)));
+    assert!(gone.is_ok(), "the panic of a hook reaches whoever closes the log");
+    assert_eq!(told.load(Ordering::Relaxed), 5, "every hook is told");
+    for receipt in receipts {
+        assert!(
+            matches!(receipt.try_wait(), Some(Err(LogError::Closed))),
+            "{receipt:?} waits for ever"
+        );
+    }
+    let (log, _) = open(&disk, LogOptions::new());
+    assert!(records(&log).is_empty(), "and the directory was let go of");
+}
+
 #[test]
 fn notes_ride_on_the_next_block() {
     let disk = SimDisk::new(6);

@@ -17,6 +17,7 @@ use super::hook::Hook;
 use super::record::{Level, Record};
 use super::shared::Shared;
 use crate::sync::{Arc, Ordering};
+use crate::user_code::{contained, drop_contained};
 
 /// The queue, and who may empty it.
 #[derive(Debug)]
@@ -353,7 +354,9 @@ impl Shared {
         for mut group in staged {
             for part in &mut group.parts {
                 if let Some(mut hook) = part.hook.take() {
-                    hook.done(Err(&error));
+                    // Others wait, perhaps for a panic to unwind that raised the fence: its panic is its own.
+                    contained(|| hook.done(Err(&error)));
+                    drop_contained(hook);
                 }
             }
             group.done.update(&mut tasks, |progress| progress.failed = Some(error.clone()));
