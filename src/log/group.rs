@@ -33,6 +33,12 @@ pub(crate) struct Part {
     pub(crate) refused: Option<LogError>,
 }
 
+impl Part {
+    pub(crate) fn is_data(&self) -> bool {
+        self.class == Class::Data && self.records > 0 && self.refused.is_none()
+    }
+}
+
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Part")
@@ -117,6 +123,26 @@ impl Group {
         let records = self.batch.len() + records;
         let bytes = self.batch.bytes() + bytes;
         is_first || (bytes <= block_bytes && records <= block::MAX_RECORDS / 4)
+    }
+
+    /// Tells whether there is data in it that was not refused.
+    pub(crate) fn has_data(&self) -> bool {
+        self.parts.iter().any(Part::is_data)
+    }
+
+    /// Refuses data for want of space. Tells whether there are facts beside it; else nothing is changed.
+    pub(crate) fn refuse_data(&mut self) -> bool {
+        let has_facts = self
+            .parts
+            .iter()
+            .any(|part| part.class == Class::Fact && part.records > 0 && part.refused.is_none());
+        if !has_facts || !self.has_data() {
+            return false;
+        }
+        for part in self.parts.iter_mut().filter(|part| part.is_data()) {
+            part.refused = Some(LogError::Full);
+        }
+        true
     }
 
     /// Takes out the records of refused parts.

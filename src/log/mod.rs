@@ -46,9 +46,13 @@
 //! - **A promise is a sync that returned Ok**, of the very file handle that was written through. A sync that fails is
 //!   never tried again: everything that waits gets [`LogError::Fenced`], and nothing is written until the log is opened
 //!   again.
-//! - **A write that finds no space** ends the segment where it began. The log then takes records again as soon as
-//!   another segment can be made. While it cannot, data is refused with [`LogError::Full`] once half of the active
-//!   segment is used; the rest is for [`Log::note`], so that an owner can always say what may be removed.
+//! - **A write that finds no space** ends the segment where it began, or keeps it to what was written ahead of it. The log
+//!   then takes records again as soon as another segment can be made. While it cannot, data is refused with
+//!   [`LogError::Full`] once half of the active segment is used; the rest is for [`Log::note`], so that an owner can say
+//!   what may be removed. A spare is asked for when half of the segment is used, or when less than half of a first segment
+//!   is written ahead: so there is a reserve unless the disk fills before one spare could be made. Facts that share a block
+//!   with data that finds no space are written without it. Where files are copied on write, or zeros take no space, the
+//!   reserve is no more than a hope.
 //! - **A roll** syncs the old segment, renames the spare, syncs the directory and only then writes a header that says
 //!   where the old segment ends.
 //! - **Opening for writing starts a segment of its own**, in one way after a clean close, a killed process and a power

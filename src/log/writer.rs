@@ -86,7 +86,14 @@ impl Writer {
         if group.batch.is_empty() {
             return Ok(None);
         }
-        let block = self.write_block(shared, group, Kind::Records)?;
+        let block = match self.write_block(shared, group, Kind::Records) {
+            // There may be room for facts alone.
+            Err(LogError::Full) if group.refuse_data() => {
+                group.compact();
+                self.write_block(shared, group, Kind::Records)?
+            }
+            written => written?,
+        };
         self.watch_fill(shared);
         Ok(Some(block))
     }
@@ -110,9 +117,8 @@ impl Writer {
 
     /// Lets each part's hook decide, and refuses data where only facts have room.
     fn stage(&mut self, shared: &Shared, group: &mut Group) {
-        let has_data = group.parts.iter().any(|part| part.class == Class::Data && part.records > 0);
         let at_most = block::front(group.batch.len(), group.batch.len()) + group.batch.bytes();
-        let is_short = has_data && self.is_short(shared, at_most as u64);
+        let is_short = group.has_data() && self.is_short(shared, at_most as u64);
         let mut entries = &mut group.batch.entries[..];
         for part in &mut group.parts {
             let (mine, rest) = entries.split_at_mut(part.records);
@@ -135,11 +141,15 @@ impl Writer {
 
     /// Tells whether what is left is needed for facts: no spare can be made, and half of the segment is used.
     fn is_short(&self, shared: &Shared, len: u64) -> bool {
-        let left = self.written.saturating_sub(self.position);
-        if !shared.spares.is_starved() || left >= len.max(self.capacity / 2) {
+        if !shared.spares.is_starved() || self.ahead() >= len.max(self.capacity / 2) {
             return false;
         }
         !shared.retry_spare()
+    }
+
+    /// Bytes behind the last block that have their space.
+    fn ahead(&self) -> u64 {
+        self.written.saturating_sub(self.position)
     }
 
     fn write_block(&mut self, shared: &Shared, group: &mut Group, kind: Kind) -> Result<(Lsn, Lsn), LogError> {
@@ -151,6 +161,9 @@ impl Writer {
             let align = self.segment.header.align;
             self.make_room(shared, len.next_multiple_of(align))?;
             let align = self.segment.header.align;
+            if attempt > 0 && group.has_data() && self.ahead() < len.next_multiple_of(align) + reserve(shared) {
+                return Err(LogError::Full); // space is short, and what this segment has is for facts
+            }
             let head = Head {
                 kind,
                 segment: self.segment.header.first,
@@ -175,11 +188,7 @@ impl Writer {
                     return Ok((Lsn(head.lsn), Lsn(self.lsn)));
                 }
                 Err(e) if error::is_full(&e) => {
-                    // The block may be there in part, or even whole. The segment ends before it; until a successor
-                    // says so, the place where it begins says that it is no block. That place has its space already,
-                    // and if this fails too there was none.
-                    self.ended = true;
-                    drop(self.file.write_all_at(&[0; block::HEAD], self.position));
+                    self.ended = !self.take_back(padded);
                     if attempt > 0 || kind == Kind::Closing {
                         return Err(LogError::Full);
                     }
@@ -191,6 +200,26 @@ impl Writer {
             }
         }
         Err(LogError::Full)
+    }
+
+    /// Makes nothing of a block that found no space: it may be there in part, or even whole. Tells whether the segment goes on, in the
+    /// space that was written ahead; else it ends before the block, and until a successor says so, the place where it begins does.
+    /// That place has its space already, and if this fails too there was none.
+    fn take_back(&mut self, len: u64) -> bool {
+        let ahead = self.ahead().min(len);
+        let zeros = vec![0; ahead.max(block::HEAD as u64) as usize];
+        let cleared = self.file.write_all_at(&zeros, self.position);
+        if cleared.is_err() || ahead < zeros.len() as u64 {
+            return false;
+        }
+        let is_as_before = match self.file.len() {
+            Ok(len) if len > self.written => self.file.set_len(self.written).is_ok(),
+            measured => measured.is_ok(),
+        };
+        if is_as_before {
+            self.capacity = self.capacity.min(self.written);
+        }
+        is_as_before
     }
 
     /// Writes the pieces of a block, one as a rule.
@@ -367,12 +396,19 @@ impl Writer {
         (2 * self.position.max(self.capacity / 2)).clamp(options.first_segment, options.max_segment)
     }
 
-    /// Has a spare made when half of the segment is used.
+    /// Has a spare made when half of the segment is used, or what was written ahead of it runs out: that is what facts have when
+    /// space does.
     fn watch_fill(&self, shared: &Shared) {
-        if self.position >= self.capacity / 2 && shared.spares.is_wanted() {
+        let is_due = self.position >= self.capacity / 2 || self.ahead() < reserve(shared);
+        if is_due && shared.spares.is_wanted() {
             shared.want_spare((2 * self.capacity).clamp(shared.options.first_segment, shared.options.max_segment));
         }
     }
+}
+
+/// How much data leaves to facts when space is short.
+fn reserve(shared: &Shared) -> u64 {
+    shared.options.first_segment / 2
 }
 
 /// Blocks that are larger on average are not written ahead for.
