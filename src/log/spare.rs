@@ -84,7 +84,12 @@ impl Spares {
             }
         };
         let path = dir.spare(number);
-        dir.rename(&tmp, &path)?;
+        if let Err(error) = dir.rename(&tmp, &path) {
+            self.starved.store(error.is_full(), Ordering::Release);
+            // Whichever name it has now.
+            drop(dir.unlink(&tmp).and_then(|()| dir.unlink(&path)));
+            return Err(error);
+        }
         self.put(Spare {
             path,
             file,
@@ -126,7 +131,7 @@ impl Spares {
         let number = self.number();
         let path = dir.spare(number);
         dir.rename(old, &path)?;
-        self.adopt(dir, number)
+        self.adopt(dir, number).inspect_err(|_| drop(dir.unlink(&path)))
     }
 
     pub(crate) fn number(&self) -> u64 {
