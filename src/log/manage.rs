@@ -135,6 +135,16 @@ impl Shared {
         keep: &mut dyn FnMut(Tag, Location) -> bool,
         moved: &mut dyn FnMut(Tag, Location, Location),
     ) -> Result<Rewrote, LogError> {
+        self.rewrite_at_most(MAX_KEPT, numbers, keep, moved)
+    }
+
+    fn rewrite_at_most(
+        self: &Arc<Self>,
+        most: usize,
+        numbers: Range<u64>,
+        keep: &mut dyn FnMut(Tag, Location) -> bool,
+        moved: &mut dyn FnMut(Tag, Location, Location),
+    ) -> Result<Rewrote, LogError> {
         let old = self.neighbours(&numbers)?;
         self.check_lock()?;
         let (Some(first), Some(last)) = (old.first(), old.last()) else {
@@ -156,7 +166,7 @@ impl Shared {
         let before = old.iter().map(|s| self.block_bytes_of(s)).sum();
         let tmp = self.dir.temporary(self.spares.number());
         let file = self.dir.create(&tmp)?;
-        let mut rewriting = Rewriting::new(self, header, &*file, &tmp);
+        let mut rewriting = Rewriting::new(self, header, &*file, &tmp, most);
         let done = rewriting
             .copy(self, end, keep)
             .and_then(|()| rewriting.finish(end, end_chain, before));
@@ -244,11 +254,13 @@ struct Rewriting<'a> {
     time: u64,
     chain: u32,
     moves: Vec<Move>,
+    /// How many there may be: they stay in memory until the file is durable.
+    most: usize,
     dropped: u64,
 }
 
 impl<'a> Rewriting<'a> {
-    fn new(shared: &Shared, header: Header, file: &'a dyn VfsFile, path: &'a std::path::Path) -> Self {
+    fn new(shared: &Shared, header: Header, file: &'a dyn VfsFile, path: &'a std::path::Path, most: usize) -> Self {
         Self {
             // The header comes last: until then the file is nothing.
             out: Output::new(file, path, vec![0; header.header_bytes as usize]),
@@ -258,6 +270,7 @@ impl<'a> Rewriting<'a> {
             time: 0,
             chain: header.chain,
             moves: Vec::new(),
+            most,
             dropped: 0,
             header,
         }
@@ -274,6 +287,14 @@ impl<'a> Rewriting<'a> {
             if !keep(found.tag, found.location) {
                 self.dropped += 1;
                 continue;
+            }
+            let kept = self.moves.len() + self.batch.len();
+            if kept >= self.most {
+                return Err(LogError::TooLarge {
+                    what: "the records that a rewriting keeps",
+                    size: kept as u64 + 1,
+                    limit: self.most as u64,
+                });
             }
             if self.batch.bytes() + found.body.len() > WINDOW_BYTES || self.batch.len() >= WINDOW_RECORDS {
                 self.put_block()?;
@@ -366,3 +387,43 @@ impl<'a> Rewriting<'a> {
 /// How much is gathered for one block of a rewritten segment.
 const WINDOW_BYTES: usize = 1 << 20;
 const WINDOW_RECORDS: usize = 16 << 10;
+/// How many records are kept at most, at 72 bytes of memory each.
+const MAX_KEPT: usize = 4 << 20;
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::log::sim::SimDisk;
+    use crate::log::{Background, Level, Log, LogOptions, Record};
+
+    /// Symptom: rewriting segments of many small records took memory without bound. Cause: the places of all of them are kept until the new
+    /// file is durable. Fix: it ends with an error when they are too many, and nothing has changed.
+    #[test]
+    fn a_rewriting_that_keeps_too_many_records_changes_nothing() {
+        let disk = SimDisk::new(1);
+        let options = LogOptions::new().background(Background::Inline).segment_bytes(4096, 4096).seed(1);
+        let (log, _) = Log::open(Arc::new(disk.clone()), "/log", options).unwrap();
+        for offset in 0..60 {
+            log.append(&[Record::new(1, offset, &[1; 200])], Level::Os).unwrap();
+        }
+        let segments = log.segments();
+        let (files, range) = (disk.files(), segments[0].first..segments[2].last + 1);
+        let rewrite = |most| {
+            let mut keep = |tag: Tag, _: Location| tag.offset.is_multiple_of(2);
+            let mut moves = 0;
+            let rewrote = log
+                .shared
+                .rewrite_at_most(most, range.clone(), &mut keep, &mut |_, _, _| moves += 1);
+            rewrote.map(|rewrote| (rewrote.kept, moves))
+        };
+        let refused = rewrite(10);
+        assert!(
+            matches!(refused, Err(LogError::TooLarge { size: 11, limit: 10, .. })),
+            "{refused:?}"
+        );
+        assert_eq!(log.segments(), segments);
+        assert_eq!(disk.files(), files);
+        let (kept, moves) = rewrite(100).unwrap();
+        assert!(kept > 10 && kept == moves, "{kept} kept, {moves} told");
+    }
+}

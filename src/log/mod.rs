@@ -84,7 +84,10 @@
 //! # What is assumed
 //!
 //! A sector that is written again holds its old or its new bytes (else raise [`LogOptions::align`]). Rename is atomic. A
-//! sync that returned Ok is true. On Windows a directory cannot be synced, so only the death of the process is covered.
+//! sync that returned Ok is true. Nobody removes or replaces `LOCK` while it is held. The writer looks at it before it begins,
+//! retires or rewrites a segment or makes a spare, and is then fenced if the name leads elsewhere; until then it goes on to
+//! confirm what whoever has made the file anew, and opened the log, does not have. A look costs a twelfth of a fast sync, so
+//! there is none at each. On Windows a directory cannot be synced, so only the death of the process is covered.
 //! Checksums find accidents, not forgers.
 //!
 //! # Threads
@@ -370,6 +373,7 @@ impl Log {
     /// [`LogError::Gone`] when the numbers are not those of sealed segments that follow each other,
     /// [`LogError::Damaged`], [`LogError::Io`]: then the old segments are there as before. [`LogError::Fenced`] when files
     /// could not be exchanged: the next opening finds the old ones or the new one; or when another writer has the directory.
+    /// [`LogError::TooLarge`] when more than 4,194,304 records are kept, and so remembered until they can be told: nothing changed.
     pub fn rewrite(
         &self,
         segments: std::ops::Range<u64>,
