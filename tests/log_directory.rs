@@ -630,3 +630,54 @@ fn segments_whose_headers_are_all_lost_are_served() {
         }
     }
 }
+
+/// Symptom: of a segment that was gone, the report named a range that began with the one before it, and no file. Cause: where a segment ends
+/// is known to the next one only. Fix: it is read, and the number of the missing one is that which its successor names.
+#[test]
+fn what_is_missing_in_the_middle_is_named_exactly() {
+    let made = made(11);
+    let (whole, _) = Log::open(Arc::new(made.copy()), DIR, options().read_only()).unwrap();
+    let infos = whole.segments();
+    let segments = segments(&made);
+    assert!(infos.len() == segments.len() && infos.len() >= 4);
+    for gone in 1..infos.len() - 1 {
+        let disk = made.copy();
+        disk.remove(&segments[gone]);
+        for options in [options().read_only(), options()] {
+            let (_, report) = Log::open(Arc::new(disk.clone()), DIR, options).unwrap();
+            let missing: Vec<_> = report.missing.iter().map(|missing| (missing.from, missing.to)).collect();
+            assert_eq!(missing, [(infos[gone].from, infos[gone].to)], "{report:?}");
+            assert_eq!(report.missing[0].segment, Some(infos[gone].last), "{report:?}");
+        }
+    }
+}
+
+/// Symptom: when the newest segments were gone, the log ended earlier and nothing but `clean` said so. Cause: nothing comes after them that
+/// names them. Fix: a rewritten segment with the epoch of a later opening says that this one had a segment of its own.
+#[test]
+fn a_missing_end_is_named_where_a_rewritten_segment_tells_of_it() {
+    let disk = made(12);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options()).unwrap();
+    let first = log.segments()[0];
+    let mine = log.segments().last().unwrap().first;
+    log.rewrite(first.first..first.last + 1, |tag, _| tag.offset > 2, |_, _, _| {})
+        .unwrap();
+    for offset in COUNT..2 * COUNT {
+        log.append(&[Record::new(1, offset, &[7; 300])], Level::Synced).unwrap();
+    }
+    drop(log);
+    disk.kill();
+    assert!(
+        Log::open(Arc::new(disk.copy()), DIR, options()).unwrap().1.missing.is_empty(),
+        "nothing is"
+    );
+    let number = |path: &PathBuf| u64::from_str_radix(&path.file_name().unwrap().to_str().unwrap()[..16], 16).unwrap();
+    for segment in segments(&disk).iter().filter(|path| number(path) >= mine) {
+        disk.remove(segment);
+    }
+    for options in [options().read_only(), options()] {
+        let (log, report) = Log::open(Arc::new(disk.copy()), DIR, options).unwrap();
+        let missing: Vec<_> = report.missing.iter().map(|missing| (missing.from, missing.to.0)).collect();
+        assert_eq!(missing, [(log.range().1, u64::MAX)], "{report:?}");
+    }
+}

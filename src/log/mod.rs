@@ -116,6 +116,7 @@ mod header;
 mod hook;
 mod manage;
 mod meta;
+mod missing;
 mod name;
 mod open;
 mod options;

@@ -119,6 +119,7 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
         let behind = plan.links.last().map_or(0, |last| last.header.last + 1);
         plan.next_number = plan.next_number.max(behind);
         plan.find_end(dir)?;
+        plan.find_missing(dir)?;
     }
     plan.summarise();
     Ok(plan)
@@ -314,6 +315,7 @@ impl Plan {
                 let missing = Missing {
                     from: Lsn(link.end.unwrap_or(header.base)),
                     to: Lsn(next.base),
+                    segment: Some(next.predecessor),
                 };
                 OpenReport::push(&mut self.report.missing, &mut self.report.omitted, missing);
             }

@@ -32,7 +32,7 @@ pub struct OpenReport {
     pub reappended: Option<Reappended>,
     /// Promised bytes that are no longer readable, in the parts that were looked at.
     pub damage: Vec<Damage>,
-    /// Parts between the first and the last position that no file holds. Whether they were retired is known to the owner.
+    /// Parts behind the first position that no file holds. Whether they were retired is known to the owner.
     pub missing: Vec<Missing>,
     /// Files that were kept aside, at their new place.
     pub quarantined: Vec<PathBuf>,
@@ -97,11 +97,14 @@ pub struct Reappended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missing {
-    /// Where the missing part begins: exactly, or the beginning of the segment before it when only reading that segment can
-    /// tell where it ends.
+    /// Where the missing part begins: behind the last block that can be read of the segment before it.
     pub from: Lsn,
-    /// The position behind the last missing one.
+    /// The position behind the last missing one. The highest there is when the end of the log is missing: nobody knows how far
+    /// it reached.
     pub to: Lsn,
+    /// The last number in the name of the last segment that is missing, `log/<first>-<last>.<generation>.log`. `None` when the
+    /// end of the log is missing.
+    pub segment: Option<u64>,
 }
 
 /// A place whose bytes were promised and are not there any more.
