@@ -2,14 +2,18 @@
 //!
 //! A random change of a file almost always stops at a checksum. To reach the code behind it, [`seal`] writes the
 //! checksums and chains that the changed bytes would need. It is no forgery tool: it needs the identity of the log.
+//!
+//! And a look into the queue of an open log: a proof that holds the disk has to know when those it waits for have come.
 #![forbid(unsafe_code)]
 
+use super::Log;
 use super::block::{self, Head};
 use super::crc::{crc32c, mix_log};
 use super::directory;
 use super::header::{Found, Header};
 use super::meta::Meta;
 use super::name::{Name, SegmentName};
+use crate::sync::Ordering;
 
 /// Reads bytes as a block; tells how many records its directory lists, if all of it is consistent.
 ///
@@ -101,4 +105,14 @@ pub fn seal_block(bytes: &mut [u8], chain: Option<u32>, log_id: u128) -> Option<
     let crc = crc32c(bytes.get(8..front)?) ^ mix_log(log_id);
     bytes.get_mut(4..8)?.copy_from_slice(&crc.to_le_bytes());
     Some(crc)
+}
+
+/// Tells how many batches are in the queue that a thread waits for, and no leader has taken.
+pub fn company(log: &Log) -> u64 {
+    log.shared.company.load(Ordering::Relaxed)
+}
+
+/// Tells how much of the queue is used: bytes, and something for each record.
+pub fn queued(log: &Log) -> usize {
+    log.shared.gate.lock().bytes
 }

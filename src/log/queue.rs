@@ -28,7 +28,7 @@ pub(crate) struct Gate {
     pub(crate) flying: Vec<Arc<Done>>,
     free: Vec<Group>,
     /// Bytes staged or being written.
-    bytes: usize,
+    pub(crate) bytes: usize,
     /// Bytes staged.
     waiting: usize,
     /// Whether somebody has the role.
