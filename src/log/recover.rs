@@ -344,13 +344,25 @@ impl Plan {
 
     /// A file that is not a segment of the log any more, or never was one.
     fn put_aside(&mut self, dir: &Dir, file: &Candidate) -> Result<(), LogError> {
-        let fate = if file.header().is_some() {
-            Fate::Remove // its successor was made from it, and synced, before it got its name
-        } else {
-            self.judge(dir, file)?
+        let fate = match file.header() {
+            // Its successor was made from it, and synced, before it got its name.
+            Some(header) if self.is_readable(dir, file, header)? => Fate::Remove,
+            // But not from all of it, and whoever did so may have died before it was moved.
+            Some(_) => Fate::Move,
+            None => self.judge(dir, file)?,
         };
         self.rest.push((file.path.clone(), fate));
         Ok(())
+    }
+
+    /// Tells whether the device gives all of a file.
+    fn is_readable(&self, dir: &Dir, file: &Candidate, header: &Header) -> Result<bool, LogError> {
+        let opened = dir.open(&file.path, Open::Read)?;
+        let limit = opened.len().map_err(|e| LogError::io("read", &file.path, e))?;
+        let source = self.source(&*opened, header, limit.min(MAX_SEGMENT_FILE));
+        let mut window = Window::new();
+        let read = source.last_nonzero(&mut window, 0);
+        Ok(read.is_ok() && window.unreadable().is_empty())
     }
 
     /// What is in a file without a header.
