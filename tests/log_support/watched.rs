@@ -1,5 +1,6 @@
 //! A simulated disk that counts what it is asked for, and can hold syncs or stop giving bytes of one file.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,10 +17,17 @@ pub struct Watched {
     watch: Arc<Watch>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Watch {
     seen: Mutex<Seen>,
     changed: Condvar,
+    behind_listing: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("seen", &self.seen).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +101,11 @@ impl Watched {
         self.seen().silent = Some((path.to_owned(), after));
     }
 
+    /// Has something happen right behind the next listing of a directory.
+    pub fn behind_listing(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.watch.behind_listing.lock().unwrap() = Some(Box::new(happens));
+    }
+
     fn change(&self, what: &str, path: &Path) {
         self.seen().changes.push(format!("{what} {}", path.display()));
     }
@@ -152,7 +165,10 @@ impl Vfs for Watched {
     }
 
     fn list(&self, dir: &Path, visit: &mut dyn FnMut(Entry)) -> io::Result<()> {
-        self.disk.list(dir, visit)
+        let listed = self.disk.list(dir, visit);
+        let happens = self.watch.behind_listing.lock().unwrap().take();
+        happens.into_iter().for_each(|happens| happens());
+        listed
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
