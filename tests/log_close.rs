@@ -15,11 +15,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use ringmq::log::sim::SimDisk;
 use ringmq::log::vfs::StdVfs;
 use ringmq::log::{Background, Batch, Level, Log, LogOptions, Receipt, Record, Tag};
 
 use log_support::scratch::Scratch;
-use log_support::session::read_all;
+use log_support::session::{DIR, read_all};
+use log_support::watched::Watched;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -118,6 +120,57 @@ fn closing_while_others_append_ends_with_an_answer_for_everybody() {
         workers.into_iter().for_each(|worker| worker.join().unwrap());
         Arc::into_inner(log).unwrap().close().unwrap();
         assert_eq!(read_all(&open(dir.path())).unwrap().len(), 900);
+    });
+}
+
+#[test]
+fn closing_while_a_sync_is_under_way_and_others_wait_answers_everybody() {
+    ends(|| {
+        let disk = SimDisk::new(1);
+        let view = Watched::new(&disk);
+        let (log, _) = Log::open(Arc::new(view.clone()), DIR, LogOptions::new()).unwrap();
+        let held = view.hold_syncs();
+        let first = log.submit(&[Record::new(1, 0, b"first")], Level::Synced).unwrap();
+        let leader = thread::spawn(move || first.wait());
+        view.wait_for_held(1);
+        let waiting: Vec<_> = (1..10)
+            .map(|offset| {
+                let receipt = log.submit(&[Record::new(1, offset, b"receipt")], Level::Synced).unwrap();
+                thread::spawn(move || receipt.wait())
+            })
+            .collect();
+        let mut batch = Batch::new();
+        batch
+            .push(
+                Tag {
+                    topic: 1,
+                    offset: 10,
+                    ..Tag::default()
+                },
+                b"future",
+            )
+            .unwrap();
+        let mut future = pin!(log.append_async(&mut batch, Level::Synced));
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let kept = log.submit(&[Record::new(1, 11, b"kept")], Level::Synced).unwrap();
+        let mut reader = log.reader(log.range().0).unwrap();
+        let closer = thread::spawn(move || log.close());
+        drop(held);
+        closer.join().unwrap().unwrap();
+        leader.join().unwrap().unwrap();
+        for receipt in waiting {
+            receipt.join().unwrap().unwrap();
+        }
+        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Ok(_))), "{polled:?}");
+        kept.wait().unwrap();
+        let mut count = 0;
+        while reader.next().unwrap().is_some() {
+            count += 1;
+        }
+        let (again, report) = Log::open(Arc::new(disk.clone()), DIR, LogOptions::new()).unwrap();
+        assert!(report.clean && count == 12, "{count}: {report:?}");
+        assert_eq!(read_all(&again).unwrap().len(), 12);
     });
 }
 

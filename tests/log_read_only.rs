@@ -30,7 +30,7 @@ fn body(offset: u64) -> Vec<u8> {
 }
 
 fn append(log: &Log, offset: u64) {
-    let level = if offset % 3 == 0 { Level::Synced } else { Level::Os };
+    let level = if offset.is_multiple_of(3) { Level::Synced } else { Level::Os };
     log.append(&[Record::new(1, offset, &body(offset))], level)
         .expect("the disk is fine");
 }
