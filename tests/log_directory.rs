@@ -144,7 +144,7 @@ fn the_files_of_another_log_are_never_read_as_its_own() {
             || !report.quarantined.is_empty()
             || !report.unknown.is_empty();
         assert!(found == all() || noticed, "{}: {report:?}", mine.display());
-        assert_eq!(report.unknown, [mine.clone()], "it is named");
+        assert_eq!(report.unknown, std::slice::from_ref(mine), "it is named");
         assert_eq!(disk.read(mine), other.read(&theirs), "and left as it is");
     }
 }
@@ -389,7 +389,8 @@ fn a_record_whose_name_was_changed_under_a_right_seal_is_named_and_never_read() 
     let (run, entries) = (1024 + 72, 1024 + 72 + 24);
     let first_body = entries + 4 * 8;
     type Change = fn(&mut [u8], usize, usize, usize);
-    let changes: [(&str, Change, &[u64], &[(u64, u64)]); 4] = [
+    type Case<'a> = (&'a str, Change, &'a [u64], &'a [(u64, u64)]);
+    let changes: [Case<'_>; 4] = [
         ("nothing", |_, _, _, _| {}, &[0, 1, 2, 3, 4], &[]),
         (
             "two records change places, lengths and checksums with them",
