@@ -7,7 +7,6 @@
 //! 4. The last segment is read whole; `tail` says where it ends.
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::beside::{self, Became};
@@ -149,10 +148,10 @@ fn read_headers(dir: &Dir, names: &[SegmentName], unread: &mut Option<LogError>)
     let mut files = Vec::with_capacity(names.len());
     for name in names {
         let path = dir.segment(name);
+        // A file that went away since it was listed belongs to a writer at work beside this reader.
         let mut lost = None;
         let Some(bytes) = dir.read_small(&path, header::MIN_BYTES, &mut lost)? else {
-            // It went away since it was listed: a writer is at work beside this reader, and what takes its place is not in the list.
-            return Err(LogError::io("open", &path, io::ErrorKind::NotFound.into()));
+            continue;
         };
         let found = Header::decode(&bytes, name);
         if let Found::Newer(version) = found {
