@@ -12,7 +12,7 @@ use crate::{Broker, Overflow, RecvError};
 
 /// A topic in a broker of its own.
 struct Model {
-    broker: Broker,
+    _broker: Broker,
     topic: Topic<u64>,
 }
 
@@ -20,7 +20,7 @@ impl Model {
     fn new(options: TopicOptions<u64>, capacity: usize) -> Self {
         let broker = Broker::builder().seed(1).open("mem:").unwrap();
         let topic = broker.topic_with("t", options.capacity(capacity)).unwrap();
-        Self { broker: broker, topic }
+        Self { _broker: broker, topic }
     }
 
     fn topic(capacity: usize) -> Self {
