@@ -25,7 +25,9 @@ pub enum Overflow {
     Block,
     /// Publishing fails with `Full`, without waiting.
     Fail,
-    /// The oldest messages are dropped, up to an eighth of the capacity at a time; the subscription is told how many.
+    /// The oldest messages are dropped, up to an eighth of the capacity at a time; the subscription is told how many, by one receive, and goes on by the
+    /// next. If more than that eighth is published between the two, it may have fallen behind again: choose a capacity of at least eight times what is
+    /// published from one receive to the next, or receive again at once when told of a loss.
     DropOldest,
     /// Of the messages that the subscription falls behind, the last of each key is kept, for up to `keys` keys; the rest is dropped and
     /// the subscription told. Messages without a key count as one key.

@@ -154,6 +154,27 @@ fn credit_is_never_exceeded_by_receivers_that_compete() {
 }
 
 #[test]
+fn a_queue_that_drops_its_oldest_drops_what_it_must_and_hides_nothing() {
+    check(|| {
+        let model = Model::queue(1);
+        let subscription = model.overflowing(Overflow::DropOldest);
+        let mut subscriber = subscription.auto_ack().subscriber();
+        model.topic.publish(0).unwrap();
+        let mut publisher = model.publisher();
+        let publishing = thread::spawn(move || publisher.publish(1).map(drop).unwrap());
+        let first = subscriber.try_recv();
+        publishing.join().unwrap();
+        let lost = subscription.stats().dropped;
+        match first {
+            Ok(0) => assert_eq!(lost, 0, "there was room"),
+            Err(TryRecvError::Lagged(lagged)) => assert_eq!((lagged.from.get(), lagged.to.get(), lost), (0, 1, 1)),
+            other => panic!("one message or the other is there: {other:?}"),
+        }
+        assert_eq!(subscriber.try_recv(), Ok(1));
+    });
+}
+
+#[test]
 fn a_subscription_that_joins_late_misses_nothing_from_then_on() {
     check(|| {
         let model = Model::topic(1);
