@@ -844,3 +844,63 @@ fn a_lost_header_costs_nothing_beside_other_damage() {
     println!("{cases} openings");
     assert!(cases > 1000, "else nothing is shown");
 }
+
+/// Every file that is there, or was kept aside, holds these bytes from its beginning on.
+fn is_somewhere(disk: &SimDisk, bytes: &[u8]) -> bool {
+    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    disk.files()
+        .into_iter()
+        .any(|file| disk.read(file).is_some_and(|found| found.starts_with(&bytes[..used])))
+}
+
+/// Symptom: a file of another log that had got the name of a segment was removed, with all that was in it. Cause: a header that does not
+/// belong to the name was taken for that of a recycled segment, whoever wrote it. Fix: what another log wrote is left alone and named.
+#[test]
+fn a_file_of_another_log_under_a_name_of_this_one_is_never_removed() {
+    let (made, other) = (made(1), made(2));
+    let mine = segments(&made);
+    let (first, last) = (&mine[0], mine.last().unwrap());
+    let names = [
+        first.clone(),
+        mine[2].clone(),
+        last.clone(),
+        stray(0x500),
+        first.with_file_name("0000000000000001-0000000000000009.2.log"),
+    ];
+    for theirs in segments(&other) {
+        for name in names.iter().filter(|name| **name != theirs) {
+            let disk = made.copy();
+            let bytes = other.read(&theirs).unwrap();
+            disk.put(name, &bytes);
+            for opening in 0..3 {
+                let (_, report, _) = open(&disk).unwrap();
+                disk.kill();
+                let what = format!("{} as {}, opening {opening}: {report:?}", theirs.display(), name.display());
+                assert_eq!(disk.read(name).as_ref(), Some(&bytes), "{what}");
+                assert!(report.unknown.contains(name) || report.kept.contains(name), "{what}");
+            }
+        }
+    }
+}
+
+/// The same for a file of the log itself: only one that is older than all that the log still holds can be a retired one, whose space was made
+/// ready for a segment to come.
+#[test]
+fn a_segment_under_a_wrong_name_is_removed_only_if_it_was_retired() {
+    let made = made(1);
+    let segments = segments(&made);
+    for moved in &segments {
+        let disk = made.copy();
+        let bytes = made.read(moved).unwrap();
+        disk.remove(moved);
+        disk.put(stray(0x500), &bytes);
+        for opening in 0..3 {
+            let (_, report, _) = open(&disk).unwrap();
+            disk.kill();
+            let what = format!("{}, opening {opening}: {report:?}", moved.display());
+            let is_retired = *moved == segments[0];
+            assert_eq!(is_somewhere(&disk, &bytes), !is_retired, "{what}");
+            assert!(!is_retired || report.quarantined.is_empty(), "{what}");
+        }
+    }
+}

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::dir::Dir;
 use super::error::LogError;
+use super::fate::Fate;
 use super::name::Name;
-use super::recover::{Fate, Plan};
+use super::recover::Plan;
 use super::report::OpenReport;
 use super::vfs::{EntryKind, Open};
 use super::window::Window;

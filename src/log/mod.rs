@@ -111,6 +111,7 @@ mod crc;
 mod dir;
 mod directory;
 mod error;
+mod fate;
 mod group;
 mod header;
 mod hook;

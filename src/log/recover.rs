@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 
 use super::beside::{self, Became};
 use super::block::VERSION;
-use super::dir::{self, Dir};
+use super::dir::Dir;
 use super::error::LogError;
+use super::fate::Fate;
 use super::header::{self, Copies, Fill, Found, Header};
 use super::meta::{self, Meta};
 use super::name::{self, SegmentName};
 use super::options::Access;
 use super::report::{Cut, Damage, DamageKind, Missing, OpenReport};
-use super::scan::{self, Source};
+use super::scan::Source;
 use super::segment::Segment;
 use super::tail::{self, Bad, Tail};
 use super::vfs::{Open, VfsFile};
@@ -34,17 +35,6 @@ pub(crate) struct Link {
     pub(crate) end: Option<u64>,
     /// crc of the block that ended there.
     pub(crate) end_chain: Option<u32>,
-}
-
-/// What to do with a file that is not a segment of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// Remove it: it was replaced, or never used.
-    Remove,
-    /// Keep this many bytes of it aside, then remove it.
-    KeepAside(u64),
-    /// Move it to the quarantine: it was replaced, but a part of it could not be read, and perhaps can be another time.
-    Move,
 }
 
 /// What recovery found.
@@ -68,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) is_moving: bool,
     pub(crate) spares: Vec<u64>,
     pub(crate) epoch_seen: u64,
+    /// The lowest number that any header says.
+    pub(super) oldest: u64,
     pub(crate) next_number: u64,
     pub(crate) next_spare: u64,
     pub(crate) report: OpenReport,
@@ -98,6 +90,7 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
         listed: listing.segments,
         is_moving: false,
         epoch_seen: 0,
+        oldest: 0,
         report: OpenReport {
             unknown: listing.unknown,
             omitted: listing.unknown_omitted,
@@ -245,11 +238,12 @@ impl Plan {
         files.retain(|file| {
             let is_foreign = file.header().is_some_and(|header| header.log_id != log_id);
             if is_foreign {
-                OpenReport::push(&mut self.report.unknown, &mut self.report.omitted, file.path.clone());
+                self.settle(&file.path, None);
             }
             !is_foreign
         });
         self.epoch_seen = files.iter().filter_map(|file| file.header().map(|h| h.epoch)).max().unwrap_or(0);
+        self.oldest = files.iter().filter_map(|file| file.header().map(|h| h.first)).min().unwrap_or(0);
         self.drop_older_generations(&mut files);
         files.sort_by_key(|file| file.name.last);
         let mut successor: Option<Header> = None;
@@ -342,55 +336,6 @@ impl Plan {
         });
     }
 
-    /// A file that is not a segment of the log any more, or never was one.
-    fn put_aside(&mut self, dir: &Dir, file: &Candidate) -> Result<(), LogError> {
-        let fate = match file.header() {
-            // Its successor was made from it, and synced, before it got its name.
-            Some(header) if self.is_readable(dir, file, header)? => Fate::Remove,
-            // But not from all of it, and whoever did so may have died before it was moved.
-            Some(_) => Fate::Move,
-            None => self.judge(dir, file)?,
-        };
-        self.rest.push((file.path.clone(), fate));
-        Ok(())
-    }
-
-    /// Tells whether the device gives all of a file.
-    fn is_readable(&self, dir: &Dir, file: &Candidate, header: &Header) -> Result<bool, LogError> {
-        let opened = dir.open(&file.path, Open::Read)?;
-        let limit = opened.len().map_err(|e| LogError::io("read", &file.path, e))?;
-        let source = self.source(&*opened, header, limit.min(MAX_SEGMENT_FILE));
-        let mut window = Window::new();
-        let read = source.last_nonzero(&mut window, 0);
-        Ok(read.is_ok() && window.unreadable().is_empty())
-    }
-
-    /// What is in a file without a header.
-    fn judge(&self, dir: &Dir, file: &Candidate) -> Result<Fate, LogError> {
-        let read = |e| LogError::io("read", &file.path, e);
-        let opened = dir.open(&file.path, Open::Read)?;
-        // What the device does not give is no header.
-        let front = dir::read_front(&*opened, header::MIN_BYTES).unwrap_or_default();
-        let limit = opened.len().map_err(read)?;
-        let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
-        let limit = limit.min(MAX_SEGMENT_FILE);
-        let mut window = Window::new();
-        let used = scan::first_block(&*opened, &mut window, file.name.first, 8, log_mix, limit).map_err(read)?;
-        refuse_newer(&file.path, window.newer())?;
-        if used.is_none() && matches!(Header::decode_any(&front), Found::Header(..)) {
-            // Space of an older segment, made ready for this one. Not used, unless there is a block of this one in it.
-            return Ok(Fate::Remove);
-        }
-        let header = blank_header(self.log_id.unwrap_or_default(), &file.name);
-        let source = self.source(&*opened, &header, limit);
-        let last = source.last_nonzero(&mut window, 0).map_err(read)?;
-        Ok(match last {
-            _ if !window.unreadable().is_empty() => Fate::Move,
-            0 => Fate::Remove,
-            _ => Fate::KeepAside(last),
-        })
-    }
-
     /// The header of a file that has none, if its blocks say that something in it was promised.
     fn rebuild_header(
         &mut self,
@@ -401,8 +346,8 @@ impl Plan {
     ) -> Result<Option<Header>, LogError> {
         let fate = self.judge(dir, file)?;
         let rebuilt = match fate {
-            Fate::Remove => None,
-            Fate::KeepAside(_) | Fate::Move => self.header_from_blocks(dir, file, successor, older)?,
+            None | Some(Fate::Remove) => None,
+            Some(Fate::KeepAside(_) | Fate::Move) => self.header_from_blocks(dir, file, successor, older)?,
         };
         if rebuilt.is_none() {
             if let Some(next) = successor.filter(|next| next.predecessor == file.name.last) {
@@ -420,7 +365,7 @@ impl Plan {
             } else if let Some(error) = &file.unread {
                 return Err(error.clone()); // perhaps a header is there, and says that this is the end of the log
             } else {
-                self.rest.push((file.path.clone(), fate));
+                self.settle(&file.path, fate);
             }
         }
         Ok(rebuilt)
