@@ -904,3 +904,36 @@ fn a_segment_under_a_wrong_name_is_removed_only_if_it_was_retired() {
         }
     }
 }
+
+/// Symptom: whatever had the name of an older generation was removed, if a newer one was there. Cause: only the names were compared. Fix: what
+/// has no header of that name is no older generation, and is kept aside like any other file that is not understood.
+#[test]
+fn a_file_that_has_the_name_of_an_older_generation_only_is_kept() {
+    let disk = made(14);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options()).unwrap();
+    let first = log.segments()[0];
+    log.rewrite(first.first..first.last + 1, |tag, _| tag.offset > 2, |_, _, _| {})
+        .unwrap();
+    log.close().unwrap();
+    disk.settle();
+    let name = stray(first.first);
+    assert!(disk.read(&name).is_none() && segments(&disk)[0].to_str().unwrap().ends_with("1.log"));
+    let other = made(2);
+    for bytes in [vec![5; 5000], other.read(&segments(&other)[1]).unwrap()] {
+        let disk = disk.copy();
+        disk.put(&name, &bytes);
+        let (_, report, _) = open(&disk).unwrap();
+        assert!(is_somewhere(&disk, &bytes), "{report:?}");
+    }
+    // One that cannot be read at all is in nobody's way.
+    disk.put(&name, &[5; 5000]);
+    for sector in (0..5000).step_by(512) {
+        disk.break_sector(&name, sector);
+    }
+    let (_, report, _) = open(&disk).unwrap();
+    assert_eq!(
+        report.quarantined,
+        [PathBuf::from(DIR).join("quarantine").join(name.file_name().unwrap())],
+        "{report:?}"
+    );
+}

@@ -244,7 +244,7 @@ impl Plan {
         });
         self.epoch_seen = files.iter().filter_map(|file| file.header().map(|h| h.epoch)).max().unwrap_or(0);
         self.oldest = files.iter().filter_map(|file| file.header().map(|h| h.first)).min().unwrap_or(0);
-        self.drop_older_generations(&mut files);
+        self.drop_older_generations(dir, &mut files)?;
         files.sort_by_key(|file| file.name.last);
         let mut successor: Option<Header> = None;
         while let Some(file) = files.pop() {
@@ -319,21 +319,25 @@ impl Plan {
     }
 
     /// Of files for the same numbers, the one that was rewritten last counts.
-    fn drop_older_generations(&mut self, files: &mut Vec<Candidate>) {
+    fn drop_older_generations(&mut self, dir: &Dir, files: &mut Vec<Candidate>) -> Result<(), LogError> {
         files.sort_by_key(|f| (f.name.first, u64::MAX - f.name.last, u32::MAX - f.name.generation));
         let mut cover: Option<SegmentName> = None;
-        files.retain(|file| {
+        let older = files.extract_if(.., |file| {
             let name = file.name;
             let is_older = cover.is_some_and(|c| c.last >= name.last && c.generation > name.generation);
-            if is_older {
-                self.rest.push((file.path.clone(), Fate::Remove));
-                return false;
-            }
-            if file.header().is_some() && cover.is_none_or(|c| name.last >= c.last) {
+            if !is_older && file.header().is_some() && cover.is_none_or(|c| name.last >= c.last) {
                 cover = Some(name);
             }
-            true
+            is_older
         });
+        for file in older {
+            if file.unread.is_some() {
+                self.settle(&file.path, Some(Fate::Move));
+            } else {
+                self.put_aside(dir, &file)?;
+            }
+        }
+        Ok(())
     }
 
     /// The header of a file that has none, if its blocks say that something in it was promised.
