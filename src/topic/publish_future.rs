@@ -226,7 +226,8 @@ impl<'a, T: Send + 'static> PublishFuture<'a, T> {
 impl<T: Send + 'static> Future for PublishFuture<'_, T> {
     type Output = Result<Receipt, PublishError<T>>;
 
-    #[inline]
+    // Always inlined: see `Recv`.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self {
             core,

@@ -299,6 +299,17 @@ impl Waiting {
         }
     }
 
+    /// One poll for one message.
+    #[cold]
+    fn poll_slowly<T: Send + 'static, M: Mode>(
+        &mut self,
+        seat: &mut SeatRef<'_, T>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<M::Item<T>, RecvError>> {
+        let look = if self.key.is_none() { Seat::next::<M> } else { Seat::try_next::<M> };
+        seat.with(|seat| self.poll(seat, context, look))
+    }
+
     /// One poll of a receive.
     pub(crate) fn poll<T: Send + 'static, R>(
         &mut self,
@@ -456,18 +467,18 @@ impl<'a, T: Send + 'static, M: Mode> Recv<'a, T, M> {
 impl<T: Send + 'static, M: Mode> Future for Recv<'_, T, M> {
     type Output = Result<M::Item<T>, RecvError>;
 
-    #[inline]
+    // Always inlined, or what it returns goes through memory in pieces that do not fit those in which it is read again, which processors wait for.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { seat, waiting, .. } = self.get_mut();
-        seat.with(|seat| {
-            // The fast path, for a task that does not wait yet.
-            if waiting.key.is_none()
-                && let Some(item) = seat.pop::<M>()
-            {
-                return Poll::Ready(Ok(item));
-            }
-            waiting.poll(seat, context, Seat::try_next::<M>)
-        })
+        // The fast path, for a task that does not wait yet.
+        if waiting.key.is_none()
+            && let SeatRef::Own(seat) = seat
+            && let Some(item) = seat.pop::<M>()
+        {
+            return Poll::Ready(Ok(item));
+        }
+        waiting.poll_slowly::<T, M>(seat, context)
     }
 }
 
