@@ -121,6 +121,24 @@ fn a_writer_whose_lock_file_was_replaced_stops_before_it_makes_another_segment()
     assert!(stopped.is_some(), "it wrote on for 100,000 records beside whoever has the new lock");
 }
 
+/// Goal: what was prepared while it had the lock is no way around it: a ready spare does not become a segment.
+#[test]
+fn a_writer_whose_lock_file_was_replaced_makes_no_segment_of_a_spare_that_is_ready() {
+    let dir = Scratch::new("lock-spare");
+    let log = open(dir.path()).unwrap();
+    let has_spare = || walk(dir.path()).iter().any(|file| file.extension().is_some_and(|e| e == "spare"));
+    let mut offset = 0;
+    while !has_spare() {
+        append(&log, offset).unwrap();
+        offset += 1;
+    }
+    fs::remove_file(dir.path().join("LOCK")).unwrap();
+    let before = log.segments().len();
+    let stopped = (offset..offset + 100_000).find_map(|i| append(&log, i).err());
+    assert!(stopped.is_some(), "it wrote on for 100,000 records beside whoever has the new lock");
+    assert_eq!(log.segments().len(), before);
+}
+
 /// Symptom: a writer whose lock file was deleted removed records that the next writer had confirmed. Cause: only a roll looked at
 /// the lock. Fix: so does whatever removes or replaces a segment.
 #[test]
