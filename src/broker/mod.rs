@@ -17,8 +17,8 @@ use crate::topic::{Payload, SubscriptionState, Topic, TopicCore, TopicOptions, T
 
 /// An in-process owner of topics: cheap to clone, shared by threads and tasks.
 ///
-/// Topics live until the broker is closed, until they are [removed](Self::remove_topic), or until the last handle on it and on them is dropped. Where only subscriptions are left, nobody can
-/// publish any more: they get what there is, retries in their time, then [`RecvError::Closed`](crate::RecvError::Closed).
+/// Topics live until the broker is closed, until they are [removed](Self::remove_topic), or until the last handle on it and on them is dropped. Where
+/// only subscriptions are left, nobody can publish any more: they get what there is, retries in their time, then [`RecvError::Closed`](crate::RecvError::Closed).
 ///
 /// # Examples
 ///

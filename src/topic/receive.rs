@@ -306,8 +306,7 @@ impl Waiting {
         seat: &mut SeatRef<'_, T>,
         context: &mut Context<'_>,
     ) -> Poll<Result<M::Item<T>, RecvError>> {
-        let look = if self.key.is_none() { Seat::next::<M> } else { Seat::try_next::<M> };
-        seat.with(|seat| self.poll(seat, context, look))
+        seat.with(|seat| self.poll(seat, context, Seat::next::<M>))
     }
 
     /// One poll of a receive.

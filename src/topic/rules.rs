@@ -136,8 +136,8 @@ impl<T> SubscribeOptions<T> {
     }
 
     /// Only messages for which this says yes. The subscriber runs it while receiving, so not while as many deliveries as allowed are in flight: until
-    /// then a message counts as pending and takes its place, whether it will be wanted or not; afterwards, what is not wanted is neither backlog nor in flight. If it panics, the message counts as wanted.
-    /// Whoever opens an existing subscription with another filter gets that subscription's own: filters cannot be compared. It must not publish to
+    /// then a message counts as pending and takes its place, whether it will be wanted or not; afterwards, what is not wanted is neither backlog nor
+    /// in flight. If it panics, the message counts as wanted. Whoever opens an existing subscription with another filter gets that subscription's own: filters cannot be compared. It must not publish to
     /// its own topic: on a full one it would wait for the place of the message that it looks at. Default: all.
     ///
     /// # Examples

@@ -117,8 +117,8 @@ pub(crate) trait Forward<T>: Send + Sync {
 pub(crate) struct SubscriptionState<T> {
     /// Whether something stands beside the ring that receivers must look at. Written under the lock.
     pub(crate) attention: CachePadded<AtomicU64>,
-    /// Odd while what stands beside the ring is changed, or a message goes there from the ring, and another even number afterwards. Written under the lock; AcqRel, so that a reader that
-    /// finds the same even number before and after knows that `attention` was the same in between.
+    /// Odd while what stands beside the ring is changed, or a message goes there from the ring, and another even number afterwards. Written under the
+    /// lock; AcqRel, so that a reader that finds the same even number before and after knows that `attention` was the same in between.
     pub(crate) changes: AtomicU64,
     /// Receivers that wait for a message.
     pub(crate) event: Event,
