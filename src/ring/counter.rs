@@ -28,7 +28,9 @@
 //! Revoking waits for a thread that is between steps 1 and 6: a dozen instructions, none of them the user's. `inside` belongs to the thread, not to
 //! the counter, so one that comes late, dispossessed since step 1, disturbs nobody who holds the counter by then.
 //!
-//! A thread gets the counter after so many changes that no other thread came between. Each time that it is taken away, it takes longer.
+//! A thread gets the counter after so many changes that no other thread came between. Each time that it is taken away before that has paid, it takes
+//! longer, up to as many changes as it takes to pay: so all in all it never costs much more than it saves. (This is how to rent skis, if you do not
+//! know how long you will: Karlin and others, "Competitive snoopy caching", 1988.)
 
 use std::cell::Cell;
 use std::ptr;
@@ -44,17 +46,29 @@ const BIASED: u64 = 1 << 63;
 /// No thread has this address; nor 0, which is that of a thread no counter ever leant towards.
 const NOBODY: usize = 1;
 
-/// How many changes in a row a thread makes at most before a counter leans towards it.
+/// How many changes a counter has to lean towards a thread for, to make up for being taken away from it.
 ///
-/// Four publishers and a receiver of a work queue that share two cores, each with the counter for a while, made 112 and 108 million messages a
-/// second with 64 and 256, 90 with 1,024 and 53 with 8,192. One to one, it made no difference.
-const LONGEST_STREAK: u64 = 256;
+/// Taking it away interrupts the other cores, which costs as much as some thousand changes save; on virtual cores, more. With this price instead of
+/// at most 256 changes in a row, whatever came of them, a topic with acknowledgements made 1.82, 1.52 and 1.40 times as many messages a second (1 publisher
+/// and 4 competing receivers, 2 and 2, 4 and 4), without them 1.41, 1.19 and 1.11 times; queues and single receivers made 0.97 to 1.04 times as
+/// many. With 4,096 it was 1.74, 1.78 and 1.30; with 131,072 no better than with this (60 runs of 10 ms in turn; capacity 1,024; rustc 1.95, two virtual
+/// cores of an AMD EPYC, 2026-11-23; the programs of `benches/peers` have the same shapes).
+const PRICE: u64 = 16_384;
 
 /// A word of 63 bits.
 pub(super) struct Counter {
     hot: CachePadded<Hot>,
-    /// The thread that it leans towards; there is one exactly while the word says biased.
-    holder: Mutex<Option<Arc<Thread>>>,
+    /// There is one exactly while the word says biased.
+    holder: Mutex<Option<Holder>>,
+    /// Whether the word is a position, which tells how often it was changed.
+    counts: bool,
+}
+
+/// Whom a counter leans towards.
+struct Holder {
+    thread: Arc<Thread>,
+    /// The word when it began.
+    since: u64,
 }
 
 /// What a change touches.
@@ -128,18 +142,29 @@ fn this_thread() -> *const Thread {
 }
 
 impl Counter {
-    /// A counter that may lean towards a thread, or, if several are to be expected, may not.
+    /// A counter of positions, shifted by one bit, that may lean towards a thread, or, if several are to be expected, may not.
     pub(super) fn new(word: u64, leans: bool) -> Self {
+        let wanted = if leans { first_streak() } else { u64::MAX };
+        Self::with(word, wanted, true)
+    }
+
+    /// A word that holds no position; it may lean towards a thread.
+    pub(super) fn of_parts(word: u64) -> Self {
+        Self::with(word, first_streak(), false)
+    }
+
+    fn with(word: u64, wanted: u64, counts: bool) -> Self {
         let hot = Hot {
             word: AtomicU64::new(word),
             held: AtomicUsize::new(NOBODY),
             last: plain::AtomicUsize::new(0),
             streak: plain::AtomicU64::new(0),
-            wanted: plain::AtomicU64::new(if leans { first_streak() } else { u64::MAX }),
+            wanted: plain::AtomicU64::new(wanted),
         };
         Self {
             hot: CachePadded::new(hot),
             holder: Mutex::new(None),
+            counts,
         }
     }
 
@@ -285,7 +310,7 @@ impl Counter {
         let word = self.hot.word.load(Relaxed);
         if holder.is_none() && self.hot.word.compare_exchange(word, word | BIASED, AcqRel, Relaxed).is_ok() {
             self.hot.held.store(address(&*this), Relaxed);
-            *holder = Some(this);
+            *holder = Some(Holder { thread: this, since: word });
         }
     }
 
@@ -294,7 +319,7 @@ impl Counter {
     #[cold]
     fn meet_holder(&self) -> Option<u64> {
         let holder = self.holder.lock();
-        self.wait_outside(holder.as_ref()?);
+        self.wait_outside(&holder.as_ref()?.thread);
         Some(self.load(Acquire))
     }
 
@@ -309,16 +334,25 @@ impl Counter {
     #[cold]
     fn revoke(&self) -> u64 {
         let mut holder = self.holder.lock();
-        let Some(thread) = holder.take() else {
+        let Some(Holder { thread, since }) = holder.take() else {
             return self.load(Acquire);
         };
         self.hot.held.store(NOBODY, Relaxed);
         self.wait_outside(&thread);
+        let word = self.hot.word.fetch_and(!BIASED, AcqRel) & !BIASED;
+        let wanted = if self.has_paid(since, word) {
+            first_streak()
+        } else {
+            (2 * self.hot.wanted.load(Relaxed)).min(PRICE)
+        };
         self.hot.streak.store(0, Relaxed);
-        self.hot
-            .wanted
-            .store((2 * self.hot.wanted.load(Relaxed)).min(LONGEST_STREAK), Relaxed);
-        self.hot.word.fetch_and(!BIASED, AcqRel) & !BIASED
+        self.hot.wanted.store(wanted, Relaxed);
+        word
+    }
+
+    /// Whether leaning has saved what ending it costs. Of a word that does not count, nobody knows: no.
+    fn has_paid(&self, since: u64, word: u64) -> bool {
+        self.counts && position(word).wrapping_sub(position(since)) >= PRICE
     }
 }
 
@@ -356,6 +390,37 @@ impl Rivalry {
 #[cfg(all(test, not(ringmq_loom)))]
 mod tests {
     use super::*;
+
+    /// Changes by a thread of their own, to which the counter leans then if they are enough.
+    fn change_elsewhere(counter: &Counter, changes: u64) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..changes).for_each(|_| _ = counter.change(|word| Some((word + 2, ())))));
+        });
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "hundreds of thousands of changes, and nothing that the tests with rivals do not do")]
+    fn a_counter_leans_later_the_more_often_it_is_taken_away_before_that_has_paid() {
+        if !fence::is_paired() {
+            return; // no counter leans here
+        }
+        for (counter, resets) in [(Counter::new(0, true), true), (Counter::of_parts(0), false)] {
+            let mut wanted = first_streak();
+            for _ in 0..10 {
+                change_elsewhere(&counter, wanted);
+                assert!(counter.holder.lock().is_some(), "after {wanted} changes in a row");
+                counter.settled();
+                assert!(counter.update(|word| Some(word + 2)).is_ok(), "it is taken away");
+                assert!(counter.holder.lock().is_none());
+                wanted = (2 * wanted).min(PRICE);
+                assert_eq!(counter.hot.wanted.load(Relaxed), wanted);
+            }
+            change_elsewhere(&counter, wanted + PRICE);
+            assert!(counter.update(|word| Some(word + 2)).is_ok());
+            let now = if resets { first_streak() } else { PRICE };
+            assert_eq!(counter.hot.wanted.load(Relaxed), now, "it has paid, if that can be known");
+        }
+    }
 
     /// Thousands of hand-overs: a thread that nearly always holds the counter, and rivals that take it away now and then.
     #[test]

@@ -136,7 +136,7 @@ impl<S: Account> Lender<S> {
     /// A lender of `account`'s pool.
     pub(crate) fn new(account: S) -> Self {
         let node = Box::new(Node {
-            word: Counter::new(0, true),
+            word: Counter::of_parts(0),
             account,
         });
         let lender = Self {
