@@ -399,7 +399,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "hundreds of thousands of changes, and nothing that the tests with rivals do not do")]
+    #[cfg_attr(
+        miri,
+        ignore = "hundreds of thousands of changes, and nothing that the tests with rivals do not do"
+    )]
     fn a_counter_leans_later_the_more_often_it_is_taken_away_before_that_has_paid() {
         if !fence::is_paired() {
             return; // no counter leans here

@@ -30,6 +30,10 @@ const fn plain_stamp(head: u64) -> u64 {
     head << 2 | PLAIN
 }
 
+/// How many bytes ahead of a reader: two cache lines.
+#[cfg(all(target_arch = "x86_64", not(any(ringmq_loom, miri))))]
+const FETCHED_AHEAD: usize = 128;
+
 pub(super) struct Slot<T> {
     stamp: AtomicU64,
     value: UnsafeCell<MaybeUninit<T>>,
@@ -52,6 +56,23 @@ impl<T> Slot<T> {
     #[inline(always)]
     pub(super) fn plain_for(&self, head: u64) -> Option<u64> {
         self.is_plain_for(head).then_some(plain_stamp(head))
+    }
+
+    /// Asks for the line that a reader comes to after the next, which a publisher on another core has written: it arrives while the reader works on
+    /// the values before it. Nothing is read, so it does not matter whose that line is, or whether it belongs to the ring.
+    ///
+    /// A topic's single receives became 1.05 to 1.11 times as fast by it in three comparisons, batches of 32 1.09 to 1.15 times; four lines ahead
+    /// gave less. A queue's reader also writes to each slot: 0.94 times. For publishers, neither to read nor to write, it was no gain (100 to 250
+    /// runs of 8 ms in turn, one publisher and one subscriber; rustc 1.95, two virtual cores of an AMD EPYC, 2026-11-23).
+    #[inline(always)]
+    pub(super) fn fetch_ahead(&self) {
+        #[cfg(all(target_arch = "x86_64", not(any(ringmq_loom, miri))))]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let ahead = std::ptr::from_ref(self).cast::<i8>().wrapping_add(FETCHED_AHEAD);
+            // SAFETY: a hint, which touches no memory and faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
+        }
     }
 
     /// Frees a slot whose stamp said that a plain value is there (queues only).

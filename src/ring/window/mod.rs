@@ -133,6 +133,7 @@ impl<T, A> Window<T, A> {
             self.left_empty_handed(cursor);
             return None;
         };
+        slot.fetch_ahead();
         if moves {
             // SAFETY: I2; I7: the claim on `h` moves its value out, once.
             return Some(read(h, Value::Moved(unsafe { slot.take_plain() })));
@@ -166,13 +167,17 @@ impl<T, A> Window<T, A> {
         };
         *first = from;
         if moves {
-            // SAFETY: I2; I7: the claim on the run moves its values out, once.
-            out.extend(self.slots.run(from, n).map(|slot| unsafe { slot.take_plain() }));
+            out.extend(self.slots.run(from, n).map(|slot| {
+                slot.fetch_ahead();
+                // SAFETY: I2; I7: the claim on the run moves its values out, once.
+                unsafe { slot.take_plain() }
+            }));
             return Some(n as usize);
         }
         let mut run = Run::new(self, cursor, from..from + n, false, &lost);
         out.extend(self.slots.run(from, n).map(|slot| {
             let p = run.step();
+            slot.fetch_ahead();
             // SAFETY: I4: the run was announced before the stamps were checked, and claimed while announced.
             unsafe { slot.read_plain(|value| read(p, value)) }
         }));
