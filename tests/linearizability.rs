@@ -108,6 +108,9 @@ struct Sub {
     in_flight: Vec<(u64, u32)>,
     /// Overtaken from here, not told yet; of one that conflates, not caught up yet.
     behind_from: Option<u64>,
+    /// Overtaken: what comes next, and losses that are told before it.
+    next: Option<u64>,
+    telling: VecDeque<(u64, u64)>,
     /// Of one that conflates: offset and key of what it keeps, and ranges that it has lost and not told.
     kept: BTreeMap<u64, u8>,
     lost: VecDeque<(u64, u64)>,
@@ -162,6 +165,14 @@ impl Sub {
         self.kept.insert(at, key);
     }
 
+    /// Goes on by the ring, if nothing stands before it.
+    fn catch_up(&mut self, conflates: bool) {
+        let nothing_kept = self.next.is_none() && self.telling.is_empty() && self.kept.is_empty() && self.lost.is_empty();
+        if nothing_kept && (conflates || self.behind_from == Some(self.position)) {
+            self.behind_from = None;
+        }
+    }
+
     /// Nothing to deliver or to tell.
     fn is_empty(&self, end: u64) -> bool {
         self.ready.is_empty() && self.position == end && self.behind_from.is_none()
@@ -181,6 +192,8 @@ impl Model {
             ready: VecDeque::new(),
             in_flight: Vec::new(),
             behind_from: None,
+            next: None,
+            telling: VecDeque::new(),
             kept: BTreeMap::new(),
             lost: VecDeque::new(),
             fresh_first: false,
@@ -198,6 +211,10 @@ impl Model {
 
     fn gates(shape: &Shape, sub: usize) -> bool {
         matches!(shape.overflow[sub.min(1)], Overflow::Block | Overflow::Fail)
+    }
+
+    fn conflates(shape: &Shape, sub: usize) -> bool {
+        matches!(shape.overflow[sub.min(1)], Overflow::Conflate { .. })
     }
 
     /// Room for one more, if it takes that; `false`: full.
@@ -226,14 +243,24 @@ impl Model {
     fn skip(&self, shape: &Shape, sub: usize) -> Option<Self> {
         let mut next = self.clone();
         let it = &mut next.subs[sub];
-        let skips = if it.behind_from.take().is_some() {
-            matches!(shape.overflow[sub.min(1)], Overflow::Conflate { .. }) && it.kept.is_empty()
-        } else {
-            let ahead = self.messages.get(it.position as usize);
-            it.position += 1;
-            it.here && ahead.is_some_and(|(value, _)| !shape.wants(sub, *value))
-        };
-        skips.then_some(next)
+        let conflates = Self::conflates(shape, sub);
+        if conflates && it.behind_from.is_some() {
+            it.catch_up(true);
+            return it.behind_from.is_none().then_some(next);
+        }
+        let unwanted = self
+            .messages
+            .get(it.position as usize)
+            .is_some_and(|(value, _)| !shape.wants(sub, *value));
+        if let Some(from) = it.behind_from {
+            if shape.kind == Kind::Queue {
+                return None;
+            }
+            it.telling.extend((from < it.position).then_some((from, it.position)));
+            it.behind_from = Some(it.position + 1);
+        }
+        it.position += 1;
+        (it.here && it.next.is_none() && unwanted).then_some(next)
     }
 
     /// What follows if `op` happens now; nothing if it cannot.
@@ -264,13 +291,15 @@ impl Model {
             } => {
                 let sub = &mut next.subs[s];
                 let again = sub.ready.front() == Some(&(at, attempt - 1));
-                let kept = attempt == 1 && sub.lost.is_empty() && sub.kept.keys().next() == Some(&at);
+                let set_aside = attempt == 1 && sub.telling.is_empty() && sub.next == Some(at);
+                let kept = attempt == 1 && sub.next.is_none() && sub.lost.is_empty() && sub.kept.keys().next() == Some(&at);
                 let fresh = attempt == 1 && sub.position == at && at < end && sub.behind_from.is_none();
                 if again {
                     sub.ready.pop_front();
-                } else if kept {
+                } else if set_aside || kept {
+                    sub.next = None;
                     sub.kept.remove(&at);
-                    sub.behind_from = sub.behind_from.filter(|_| !sub.kept.is_empty());
+                    sub.catch_up(Self::conflates(shape, s));
                 } else {
                     sub.position += 1;
                 }
@@ -278,16 +307,29 @@ impl Model {
                 let place = sub.in_flight.partition_point(|other| *other < (at, attempt));
                 sub.in_flight.insert(place, (at, attempt));
                 let right = self.messages.get(at as usize).is_some_and(|(published, _)| *published == value);
-                sub.here && (again || kept || fresh) && credit && right && shape.wants(s, value)
+                sub.here && (again || set_aside || kept || fresh) && credit && right && shape.wants(s, value)
             }
             Op::Lagged { sub, from, to, lost } => {
+                let conflates = Self::conflates(shape, sub);
+                let ahead = self.messages.get(self.subs[sub].position as usize);
+                let passes_over = ahead.is_some_and(|(value, _)| !shape.wants(sub, *value));
                 let sub = &mut next.subs[sub];
-                let told = match sub.lost.pop_front() {
-                    Some(range) => Some(range),
-                    None if !sub.kept.is_empty() => None,
-                    None => sub.behind_from.take().map(|from| (from, sub.position)),
-                };
-                sub.here && told == Some((from, to)) && lost == to - from
+                let has_turn = sub.here && (conflates || shape.kind == Kind::Queue || sub.next.is_some() || !passes_over);
+                // What comes next is set aside in the same step.
+                if conflates && sub.next.is_none() && sub.telling.is_empty() {
+                    sub.telling = std::mem::take(&mut sub.lost);
+                    sub.next = sub.kept.pop_first().map(|(at, _)| at);
+                } else if let (Some(from), None, false) = (sub.behind_from, sub.next, conflates) {
+                    sub.telling.extend((from < sub.position).then_some((from, sub.position)));
+                    if shape.kind == Kind::Window && ahead.is_some() {
+                        sub.next = Some(sub.position);
+                        sub.position += 1;
+                    }
+                    sub.behind_from = Some(sub.position);
+                }
+                let told = sub.telling.pop_front();
+                sub.catch_up(conflates);
+                has_turn && told == Some((from, to)) && lost == to - from
             }
             Op::Skip { .. } => true,
             Op::InFlightFull { sub, beside } => {

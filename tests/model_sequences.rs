@@ -44,13 +44,16 @@ struct Rules {
 struct ModelSub {
     rules: Rules,
     position: u64,
-    /// Overtaken from here: not told yet (`DropOldest`), or what was kept is not all taken yet (`Conflate`).
+    /// Overtaken from here: not told yet, or what was kept is not all taken yet.
     behind_from: Option<u64>,
     /// Losses not told yet.
     lag: VecDeque<(u64, u64, u64)>,
     /// Kept by conflation: offset to key and value.
     kept: BTreeMap<u64, (u8, u64)>,
     kept_lost: VecDeque<(u64, u64, u64)>,
+    /// What comes next, set aside when the losses before it are told: offset and value.
+    next: Option<(u64, u64)>,
+    telling: VecDeque<(u64, u64, u64)>,
     ready: VecDeque<Held>,
     /// By due time, then order of parking.
     parked: BTreeMap<(u64, u64), Held>,
@@ -182,6 +185,40 @@ impl ModelSub {
             self.kept.insert(p, (key, value));
         }
     }
+
+    /// Overtaken: takes what comes next, and the losses before it.
+    fn set_aside(&mut self, messages: &[(u64, u8)]) {
+        if let Overflow::Conflate { .. } = self.rules.overflow {
+            if self.telling.is_empty() {
+                self.telling = std::mem::take(&mut self.kept_lost);
+                self.next = self.kept.pop_first().map(|(offset, (_, value))| (offset, value));
+            }
+            return;
+        }
+        let (from, to) = (self.behind_from.unwrap(), self.position);
+        if from < to {
+            self.telling.push_back((from, to, to - from));
+        }
+        while self.next.is_none() && self.position < messages.len() as u64 {
+            let (value, _) = messages[self.position as usize];
+            if self.wants(value) {
+                self.next = Some((self.position, value));
+            } else {
+                self.filtered += 1;
+            }
+            self.position += 1;
+        }
+        self.behind_from = Some(self.position);
+    }
+
+    /// Goes on by the ring, if nothing stands before it.
+    fn catch_up(&mut self) {
+        let conflates = matches!(self.rules.overflow, Overflow::Conflate { .. });
+        let nothing_kept = self.next.is_none() && self.telling.is_empty() && self.kept.is_empty() && self.kept_lost.is_empty();
+        if nothing_kept && (conflates || self.behind_from == Some(self.position)) {
+            self.behind_from = None;
+        }
+    }
 }
 
 impl Model {
@@ -289,22 +326,19 @@ impl Model {
             if full {
                 return Got::InFlightFull;
             }
-            if window && let Some(from) = sub.behind_from {
-                let Overflow::Conflate { .. } = sub.rules.overflow else {
-                    sub.behind_from = None;
-                    sub.dropped += position - from;
-                    return Got::Lagged(from, position, position - from);
-                };
-                // What was kept is older than what is in the ring; losses are told before the first of it.
-                if let Some((from, to, lost)) = sub.kept_lost.pop_front() {
+            if window && sub.behind_from.is_some() {
+                // What was kept is older than what is in the ring; losses are told before it, and not parted from it by later ones.
+                if sub.next.is_none() {
+                    sub.set_aside(&self.messages);
+                }
+                if let Some((from, to, lost)) = sub.telling.pop_front() {
                     sub.dropped += lost;
+                    sub.catch_up();
                     return Got::Lagged(from, to, lost);
                 }
-                let next = sub.kept.pop_first();
-                if sub.kept.is_empty() {
-                    sub.behind_from = None;
-                }
-                let Some((offset, (_, value))) = next else { continue };
+                let next = sub.next.take();
+                sub.catch_up();
+                let Some((offset, value)) = next else { continue };
                 let held = Held {
                     offset,
                     value,
@@ -368,14 +402,21 @@ impl Model {
 
     fn stats(&self, s: usize) -> [u64; 11] {
         let sub = &self.subs[s];
-        let pending = self.tail() - self.position(s) + (sub.ready.len() + sub.kept.len()) as u64;
+        let pending = self.tail() - self.position(s) + (sub.ready.len() + sub.kept.len() + usize::from(sub.next.is_some())) as u64;
         let parked = (sub.parked.len() + sub.undeliverable.len()) as u64;
         let in_flight = sub.in_flight as u64;
         let overtaken = match (sub.behind_from, sub.rules.overflow) {
             (Some(from), Overflow::DropOldest) => sub.position - from,
             _ => 0,
         };
-        let untold = overtaken + sub.lag.iter().chain(&sub.kept_lost).map(|(_, _, lost)| lost).sum::<u64>();
+        let untold = overtaken
+            + sub
+                .lag
+                .iter()
+                .chain(&sub.telling)
+                .chain(&sub.kept_lost)
+                .map(|(_, _, lost)| lost)
+                .sum::<u64>();
         [
             pending,
             in_flight,
@@ -487,6 +528,8 @@ impl Run {
             lag: VecDeque::new(),
             kept: BTreeMap::new(),
             kept_lost: VecDeque::new(),
+            next: None,
+            telling: VecDeque::new(),
             ready: VecDeque::new(),
             parked: BTreeMap::new(),
             undeliverable: VecDeque::new(),
@@ -615,6 +658,10 @@ impl Run {
         let sub = &mut self.model.subs[s];
         // What a rule dropped is told, wherever the subscription goes from here.
         let overtaken = sub.behind_from.take();
+        sub.next = None;
+        for (from, to, lost) in std::mem::take(&mut sub.telling) {
+            add_lag(&mut sub.lag, from, to, lost);
+        }
         if let Overflow::Conflate { .. } = sub.rules.overflow {
             sub.kept.clear();
             for (from, to, lost) in std::mem::take(&mut sub.kept_lost) {
@@ -622,7 +669,9 @@ impl Run {
             }
         } else if let Some(from) = overtaken {
             let to = sub.position;
-            add_lag(&mut sub.lag, from, to, to - from);
+            if from < to {
+                add_lag(&mut sub.lag, from, to, to - from);
+            }
         }
         sub.position = at;
     }

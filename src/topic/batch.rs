@@ -109,7 +109,7 @@ impl<T: Send + 'static> Seat<T> {
             match result {
                 Ok(()) if out.len() > before => return Ok(out.len() - before),
                 Ok(()) => {}
-                Err(Some(Fresh::Side)) => {
+                Err(Some(Fresh::Behind)) => {
                     if let Some(item) = self.take_kept::<M>()? {
                         out.push(item);
                         return Ok(1);
@@ -161,8 +161,7 @@ impl<T: Send + 'static> Seat<T> {
                 window.tidy(cursor, cursor.position().saturating_sub(1));
                 match result {
                     Take::Got(taken) => Ok(taken),
-                    Take::Behind(range) => Err(Some(Fresh::Behind(range))),
-                    Take::Side => Err(Some(Fresh::Side)),
+                    Take::Behind => Err(Some(Fresh::Behind)),
                     Take::Nothing(nothing) => Err(Some(Fresh::Nothing(nothing))),
                 }
             }

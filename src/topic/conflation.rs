@@ -1,15 +1,22 @@
-//! The side store of a subscription that conflates: what a publisher moved it past, reduced to the last message of each key.
+//! What is kept for a subscription that was moved past messages: of one that conflates, the last message of each key; of one that drops, only what
+//! comes next.
+//!
+//! What comes next is set aside when a loss is told, so that it cannot be lost in its turn before it is received: a loss is followed by a message,
+//! however much is published between two receives.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::delivery::conflate::Conflated;
-use crate::delivery::lag::LagLog;
+use crate::delivery::lag::{LagLog, Lagged};
 use crate::message::{Meta, MetaRef};
-use crate::ring::{Overtaken, ReadAt, SideStore};
+use crate::ring::{Cursor, Line, Nothing, Overtaken, ReadAt, SideStore, Window};
 use crate::sync::{Arc, Mutex};
+use crate::topic::seat::LOOKS;
+use crate::topic::shared::Taken;
+use crate::user_code::drop_contained;
 
-/// The side store of one subscription. Its lock is held while its cursor is moved on, so whoever finds the cursor behind finds the
-/// messages here.
+/// The side store of one subscription. If it conflates, the lock is held while its cursor is moved on, so whoever finds the cursor behind finds
+/// the messages here.
 pub(crate) struct SideStoreOf<T> {
     clone: fn(&T) -> T,
     wanted: Box<dyn Fn(&T) -> bool + Send + Sync>,
@@ -17,16 +24,59 @@ pub(crate) struct SideStoreOf<T> {
 }
 
 pub(crate) struct Kept<T> {
-    pub(crate) messages: Conflated<(T, MetaRef)>,
-    pub(crate) lost: LagLog,
+    messages: Conflated<(T, MetaRef)>,
+    lost: LagLog,
+    /// Losses that are told before `next`.
+    telling: LagLog,
+    /// What comes next: no loss noted since is told before it.
+    next: Option<(u64, (T, MetaRef))>,
     /// How many the filter did not want.
     pub(crate) filtered: u64,
 }
 
+/// What a receiver gets that finds its subscription behind.
+pub(crate) enum Next<T> {
+    Lagged(Lagged),
+    Message(Taken<T>),
+    /// It comes by itself.
+    Busy,
+    /// Nothing: the ring is next.
+    Nothing,
+}
+
 impl<T> Kept<T> {
     /// Empties the store: messages for the caller to drop, outside of the lock, and losses to tell.
-    pub(crate) fn forget(&mut self) -> (Vec<(T, MetaRef)>, LagLog) {
-        (self.messages.clear(), std::mem::take(&mut self.lost))
+    pub(crate) fn forget(&mut self) -> (Vec<(T, MetaRef)>, [LagLog; 2]) {
+        let mut messages = self.messages.clear();
+        messages.extend(self.next.take().map(|(_, message)| message));
+        (messages, [std::mem::take(&mut self.telling), std::mem::take(&mut self.lost)])
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len() + usize::from(self.next.is_some())
+    }
+
+    /// How many are lost, of those not told yet.
+    pub(crate) fn lost(&self) -> u64 {
+        self.telling.total() + self.lost.total()
+    }
+
+    fn has_next(&self) -> bool {
+        self.next.is_some() || !self.telling.is_empty()
+    }
+
+    /// What the receiver gets; it leaves the ring to others once there is nothing more here.
+    fn pop(&mut self, cursor: &Cursor<T, Arc<Meta>>) -> Next<T> {
+        let next = match self.telling.pop() {
+            Some(lagged) => Next::Lagged(lagged),
+            None => self.next.take().map_or(Next::Nothing, |(offset, (value, meta))| {
+                Next::Message(Taken { offset, value, meta })
+            }),
+        };
+        if !self.has_next() && self.messages.len() == 0 && self.lost.is_empty() {
+            cursor.clear_behind();
+        }
+        next
     }
 }
 
@@ -38,10 +88,75 @@ impl<T> SideStoreOf<T> {
             kept: Mutex::new(Kept {
                 messages: Conflated::new(keys),
                 lost: LagLog::default(),
+                telling: LagLog::default(),
+                next: None,
                 filtered: 0,
             }),
         }
     }
+
+    /// What comes next of what conflation has kept.
+    pub(crate) fn next_kept(&self, cursor: &Cursor<T, Arc<Meta>>) -> Next<T> {
+        let mut kept = self.kept.lock();
+        if !kept.has_next() {
+            kept.telling = std::mem::take(&mut kept.lost);
+            kept.next = kept.messages.pop();
+        }
+        kept.pop(cursor)
+    }
+
+    /// What comes next where what the cursor was moved past is lost.
+    pub(crate) fn next_behind(&self, window: &Window<T, Arc<Meta>>, cursor: &Cursor<T, Arc<Meta>>, line: &Line) -> Next<T> {
+        let mut kept = self.kept.lock();
+        let next = match self.set_aside(&mut kept, window, cursor, line) {
+            Some(Nothing::Busy) => Next::Busy,
+            _ => kept.pop(cursor),
+        };
+        drop(kept);
+        window.left_empty_handed(cursor);
+        next
+    }
+
+    /// Takes the next message that the filter wants, if none is set aside, and notes the losses before it; or says why there is none.
+    fn set_aside(&self, kept: &mut Kept<T>, window: &Window<T, Arc<Meta>>, cursor: &Cursor<T, Arc<Meta>>, line: &Line) -> Option<Nothing> {
+        for _ in 0..LOOKS {
+            if kept.next.is_some() {
+                return None;
+            }
+            let (lost, read) = window.catch_up(cursor, line, |p, value, meta| (p, self.copy(value, meta)));
+            if let Some(range) = lost {
+                kept.telling.add(range.from, range.to);
+            }
+            match read {
+                Ok((p, Copied::Wanted(message))) => kept.next = Some((p, message)),
+                Ok((_, Copied::Unwanted)) => kept.filtered += 1,
+                Ok((p, Copied::Lost)) => kept.telling.add(p, p + 1),
+                Err(nothing) => return Some(nothing),
+            }
+        }
+        Some(Nothing::Busy)
+    }
+
+    /// No panic of the user's code comes out of this: in the filter it counts as a match, in the clone the message is lost.
+    fn copy(&self, value: &T, meta: Option<&Arc<Meta>>) -> Copied<T> {
+        if !catch_unwind(AssertUnwindSafe(|| (self.wanted)(value))).unwrap_or(true) {
+            return Copied::Unwanted;
+        }
+        match catch_unwind(AssertUnwindSafe(|| (self.clone)(value))) {
+            Ok(value) => Copied::Wanted((value, meta.cloned())),
+            Err(panic) => {
+                drop_contained(panic);
+                Copied::Lost
+            }
+        }
+    }
+}
+
+/// What became of a message that was to be kept.
+enum Copied<T> {
+    Wanted((T, MetaRef)),
+    Unwanted,
+    Lost,
 }
 
 impl<T: Send> SideStore<T, Arc<Meta>> for Arc<SideStoreOf<T>> {
@@ -76,15 +191,13 @@ enum Reduced<T> {
 
 impl<T> SideStoreOf<T> {
     fn reduce(&self, kept: &mut Kept<T>, p: u64, value: &T, meta: Option<&Arc<Meta>>) -> Reduced<T> {
-        // No panic of the user's code may stop the scan: in the filter it counts as a match, in the clone the message is lost.
-        if !catch_unwind(AssertUnwindSafe(|| (self.wanted)(value))).unwrap_or(true) {
-            return Reduced::Unwanted;
-        }
-        let Ok(value) = catch_unwind(AssertUnwindSafe(|| (self.clone)(value))) else {
-            return Reduced::Lost(p);
+        let message = match self.copy(value, meta) {
+            Copied::Wanted(message) => message,
+            Copied::Unwanted => return Reduced::Unwanted,
+            Copied::Lost => return Reduced::Lost(p),
         };
         let key = meta.and_then(|m| m.key.as_deref()).unwrap_or_default();
-        match kept.messages.keep(p, key, (value, meta.cloned())) {
+        match kept.messages.keep(p, key, message) {
             Some((at, old)) => Reduced::Replaced(at, old),
             None => Reduced::Nothing,
         }

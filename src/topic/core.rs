@@ -4,7 +4,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::events::Event as Happened;
 use crate::message::MetaRef;
-use crate::ring::{self, Queue};
+use crate::ring::{self, Overtaken, Queue};
 use crate::sync::{Arc, AtomicUsize, CachePadded, Mutex, Ordering::*, plain};
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::entrance::Entrance;
@@ -173,13 +173,16 @@ impl<T: Send + 'static> TopicCore<T> {
             }
         };
         let (start, anchor) = self.start(options.start)?;
+        let store = |keys| {
+            let filter = rules.filter.clone();
+            let wanted = Box::new(move |value: &T| filter.as_ref().is_none_or(|wanted| wanted(value)));
+            Arc::new(SideStoreOf::new(keys, cloner.clone, wanted))
+        };
         let (cursor, store) = match rules.overflow {
             Overflow::Block | Overflow::Fail => (window.join(start), None),
-            Overflow::DropOldest => (window.join_overtakable(start, None), None),
+            Overflow::DropOldest => (window.join_overtakable(start, None), Some(store(1))),
             Overflow::Conflate { keys } => {
-                let filter = rules.filter.clone();
-                let wanted = Box::new(move |value: &T| filter.as_ref().is_none_or(|wanted| wanted(value)));
-                let store = Arc::new(SideStoreOf::new(keys, cloner.clone, wanted));
+                let store = store(keys);
                 (window.join_overtakable(start, Some(Box::new(store.clone()))), Some(store))
             }
         };
@@ -251,15 +254,20 @@ impl<T: Send + 'static> TopicCore<T> {
             return Err(not_cloneable());
         };
         let (to, _anchor) = self.start(to)?;
-        let forget = || state.side_store.as_ref().map(|store| store.kept.lock().forget());
-        let (at, overtaken, forgotten) = window.seek(cursor, to, forget);
-        if let Some((mut messages, mut lost)) = forgotten {
+        let forget = |overtaken: &dyn Fn() -> Option<Overtaken>| {
+            let mut kept = state.side_store.as_ref()?.kept.lock();
+            Some((overtaken(), kept.forget()))
+        };
+        let (at, forgotten) = window.seek(cursor, to, forget);
+        if let Some((overtaken, (mut messages, lost))) = forgotten {
             clear_contained(&mut messages);
-            state.change(|beside| std::iter::from_fn(|| lost.pop()).for_each(|lagged| beside.lag.add_all(lagged)));
-        }
-        if let Some(range) = overtaken {
             // What a rule dropped is told, wherever the subscription goes from here.
-            state.lost(range.from, range.to);
+            state.change(|beside| {
+                for mut lost in lost {
+                    std::iter::from_fn(|| lost.pop()).for_each(|lagged| beside.lag.add_all(lagged));
+                }
+                overtaken.into_iter().for_each(|range| beside.lag.add(range.from, range.to));
+            });
         }
         self.shared.space.notify_all();
         state.wake_all();
@@ -313,7 +321,7 @@ impl<T: Send + 'static> TopicCore<T> {
     fn end(&self, state: &Arc<SubscriptionState<T>>) -> u64 {
         let fresh = self.leave(state);
         // Dropped outside of the lock: payloads are code of the user.
-        let kept = state.side_store.as_ref().map(|store| store.kept.lock().messages.clear());
+        let kept = state.side_store.as_ref().map(|store| store.kept.lock().forget().0);
         let (left, dropped) = state.change(|beside| {
             let left = (beside.ready.len() + beside.parked_count()) as u64 + state.credit.out();
             (left, beside.end())

@@ -25,12 +25,15 @@ pub enum Overflow {
     Block,
     /// Publishing fails with `Full`, without waiting.
     Fail,
-    /// The oldest messages are dropped, up to an eighth of the capacity at a time; the subscription is told how many, by one receive, and goes on by the
-    /// next. If more than that eighth is published between the two, it may have fallen behind again: choose a capacity of at least eight times what is
-    /// published from one receive to the next, or receive again at once when told of a loss.
+    /// The oldest messages are dropped, up to an eighth of the capacity at a time; the subscription is told how many by one receive, and the next gives
+    /// the message behind them: that one is set aside when the loss is told, so it is not lost however much is published meanwhile.
+    ///
+    /// A receiver that finds itself behind does that under a lock of the subscription: its filter and the payload's `Clone` are run there, and must not
+    /// use the subscription themselves.
     DropOldest,
     /// Of the messages that the subscription falls behind, the last of each key is kept, for up to `keys` keys; the rest is dropped and
-    /// the subscription told. Messages without a key count as one key.
+    /// the subscription told. Messages without a key count as one key. What is lost by the time a loss is told is followed by a message: the
+    /// oldest that is kept, which nothing replaces from then on.
     ///
     /// Publishers do this for the subscription, under a lock of the topic: its filter and the payload's `Clone` are run there, and must not use
     /// the topic themselves.

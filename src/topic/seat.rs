@@ -2,9 +2,9 @@
 //!
 //! # The order of things
 //!
-//! 1. What the subscription lost is told first.
+//! 1. What the subscription lost is told first, and followed by a message if there is one.
 //! 2. Redeliveries and fresh messages alternate, so that neither starves the other.
-//! 3. Of fresh messages, those in the side store are older than those in the ring, and come first.
+//! 3. Of fresh messages, those that are kept beside the ring are older than those in the ring, and come first.
 //!
 //! A receiver that leaves with or without a message while work is left wakes one more, so one wake-up per publish is enough.
 
@@ -13,7 +13,9 @@ use crate::delivery::parked::KEPT;
 use crate::message::Meta;
 use crate::ring::{Cursor, Lender, Line, Loan, Loans, Nothing, Queue, Window};
 use crate::sync::{Arc, Ordering::*};
+use crate::topic::conflation::Next;
 use crate::topic::mode::Mode;
+use crate::topic::rules::Overflow;
 use crate::topic::shared::{Cloner, Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
 use crate::wait::Patience;
@@ -197,7 +199,7 @@ impl<T: Send + 'static> Seat<T> {
                     self.taken_one();
                     return Ok(self.hand_over::<M>(taken, credit));
                 }
-                Fresh::Side => {
+                Fresh::Behind => {
                     drop(credit);
                     if let Some(item) = self.take_kept::<M>()? {
                         return Ok(item);
@@ -242,16 +244,11 @@ impl<T: Send + 'static> Seat<T> {
     #[cold]
     pub(super) fn not_got(&mut self, fresh: Fresh<T>) -> Result<(), Blocked> {
         match fresh {
-            Fresh::Got(_) | Fresh::Side => Ok(()),
+            Fresh::Got(_) | Fresh::Behind => Ok(()),
             Fresh::Filtered(n) => {
                 self.state.counters.filtered.fetch_add(n, Relaxed);
                 self.taken_one();
                 Ok(())
-            }
-            Fresh::Behind(range) => {
-                let lagged = self.state.count_overtaken(range);
-                self.taken_one();
-                Err(Blocked::Lagged(lagged))
             }
             // Somebody else was faster, or it is not written yet.
             Fresh::Nothing(Nothing::Busy) => Err(Blocked::Busy),
@@ -259,11 +256,11 @@ impl<T: Send + 'static> Seat<T> {
         }
     }
 
-    /// The cursor was overtaken and its messages kept: they come before those in the ring. The *behind* bit keeps everybody from the ring until
-    /// the last of them is taken, so that nobody sees an older message after a newer one.
+    /// The cursor was overtaken: what is kept comes before the messages in the ring. The *behind* bit keeps everybody from the ring until the last of
+    /// that is taken, so that nobody sees an older message after a newer one.
     pub(super) fn take_kept<M: Mode>(&mut self) -> Result<Option<M::Item<T>>, Blocked> {
         let state = self.state.clone();
-        let (Some(store), Place::Cursor(cursor)) = (&state.side_store, &state.place) else {
+        let (Some(store), Ring::Window(window, _), Place::Cursor(cursor)) = (&state.side_store, &state.shared.ring, &state.place) else {
             return Ok(None);
         };
         let credit = if M::EXPLICIT {
@@ -271,22 +268,24 @@ impl<T: Send + 'static> Seat<T> {
         } else {
             None
         };
-        let mut kept = store.kept.lock();
-        if let Some(lagged) = kept.lost.pop() {
-            drop(kept);
-            drop(credit);
-            let lagged = state.count_lost(lagged);
-            self.taken_one();
-            return Err(Blocked::Lagged(lagged));
+        let next = match (state.rules.overflow, self.line()) {
+            (Overflow::DropOldest, Some(line)) => store.next_behind(window, cursor, line),
+            _ => store.next_kept(cursor),
+        };
+        match next {
+            Next::Message(taken) => {
+                self.taken_one();
+                Ok(Some(self.hand_over::<M>(taken, credit)))
+            }
+            Next::Lagged(lagged) => {
+                drop(credit);
+                let lagged = state.count_lost(lagged);
+                self.taken_one();
+                Err(Blocked::Lagged(lagged))
+            }
+            Next::Busy => Err(Blocked::Busy),
+            Next::Nothing => Ok(None),
         }
-        let next = kept.messages.pop();
-        if kept.messages.len() == 0 {
-            cursor.clear_behind();
-        }
-        drop(kept);
-        let Some((offset, (value, meta))) = next else { return Ok(None) };
-        self.taken_one();
-        Ok(Some(self.hand_over::<M>(Taken { offset, value, meta }, credit)))
     }
 
     /// For a receiver that found nothing and leaves or sleeps: what it has consumed is dropped, so that nothing lingers while the ring is idle.

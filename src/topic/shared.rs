@@ -293,7 +293,7 @@ pub(crate) enum Fresh<T> {
     Got(Taken<T>),
     /// One was there and the filter did not want it.
     Filtered(u64),
-    Behind(crate::ring::Overtaken),
-    Side,
+    /// It was moved past messages: what comes next is kept beside the ring.
+    Behind,
     Nothing(Nothing),
 }

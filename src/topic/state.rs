@@ -25,7 +25,6 @@ use crate::delivery::parked::Parked;
 use crate::delivery::retry::Random;
 use crate::events::Event as Happened;
 use crate::message::{Meta, MetaRef};
-use crate::offset::Offset;
 use crate::ring::{Account, CreditPool, Cursor, Nothing, Queue};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering::*, Weak, plain};
 use crate::time::Timestamp;
@@ -262,8 +261,7 @@ impl<T> SubscriptionState<T> {
                     window.tidy(cursor, position.saturating_sub(1));
                     Fresh::Filtered(1)
                 }
-                Take::Behind(range) => Fresh::Behind(range),
-                Take::Side => Fresh::Side,
+                Take::Behind => Fresh::Behind,
                 Take::Nothing(nothing) => Fresh::Nothing(nothing),
             },
             (Ring::Queue(queue), _, _) => match self.take_in_order(queue) {
@@ -372,14 +370,6 @@ impl<T> SubscriptionState<T> {
             lagged,
         });
         lagged
-    }
-
-    pub(crate) fn count_overtaken(&self, range: crate::ring::Overtaken) -> Lagged {
-        self.count_lost(Lagged {
-            from: Offset::new(range.from),
-            to: Offset::new(range.to),
-            lost: range.to - range.from,
-        })
     }
 
     /// Changes what stands beside the ring, and wakes whoever waits for that.

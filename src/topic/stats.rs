@@ -123,13 +123,14 @@ impl<T: Send + 'static> TopicCore<T> {
         let end = self.shared.ring.end();
         // In this order, and the credit under the lock, so that a message on its way from one of these to the next is seen at least once.
         let fresh = end.saturating_sub(state.position());
-        let (kept, lost_keys, unwanted) = state.side_store.as_ref().map_or((0, 0, 0), |store| {
+        let (kept, unkept, unwanted) = state.side_store.as_ref().map_or((0, 0, 0), |store| {
+            // What was overtaken under the same lock, under which it is told.
             let kept = store.kept.lock();
-            (kept.messages.len(), kept.lost.total(), kept.filtered)
+            (kept.len(), kept.lost() + state.overtaken(), kept.filtered)
         });
         let beside = state.beside.lock();
         let in_flight = state.credit.out();
-        let untold = state.overtaken() + beside.lag.total() + lost_keys;
+        let untold = beside.lag.total() + unkept;
         let pending = fresh + (beside.ready.len() + kept) as u64;
         let parked = beside.parked_count() as u64;
         let blocks = beside

@@ -161,7 +161,7 @@ fn a_seek_back_goes_to_nothing_that_was_moved_out_or_is_being_read() {
         // Not before here can it have anything for itself.
         model.window.leave(&other);
         let reading = thread::spawn(move || rival.positions());
-        let (from, _, ()) = model.window.seek(&cursor, Start::Oldest, || ());
+        let (from, ()) = model.window.seek(&cursor, Start::Oldest, |_| ());
         let mut got = mine.positions();
         got.extend(reading.join().unwrap());
         got.sort_unstable();
@@ -188,7 +188,7 @@ fn after_a_seek_back_nothing_is_moved_out_that_a_rival_still_reads() {
         });
         assert_eq!(took, Take::Got(0));
         model.window.tidy(&stays, 0);
-        model.window.seek(&stays, Start::At(1), || ());
+        model.window.seek(&stays, Start::At(1), |_| ());
         second.positions();
         reading.expect("it was begun").join().unwrap();
         drop((first, second, stays, leaves));

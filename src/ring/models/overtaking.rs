@@ -10,7 +10,11 @@ struct Reader {
     window: Arc<Numbers>,
     cursor: Arc<Cursor<u64, u64>>,
     line: Arc<Line>,
+    /// What comes next for all subscribers of the cursor.
+    aside: Arc<Mutex<Option<u64>>>,
     seen: Vec<u64>,
+    /// Whether it was told of a loss, and what comes next was set aside.
+    was_told: bool,
 }
 
 impl Reader {
@@ -19,7 +23,17 @@ impl Reader {
             window: window.clone(),
             cursor: cursor.clone(),
             line: window.line(),
+            aside: Arc::default(),
             seen: Vec::new(),
+            was_told: false,
+        }
+    }
+
+    /// One that competes with it.
+    fn another(&self) -> Self {
+        Self {
+            aside: self.aside.clone(),
+            ..Self::new(&self.window, &self.cursor)
         }
     }
 
@@ -32,14 +46,37 @@ impl Reader {
                 self.see(p..p + 1);
                 true
             }
-            Take::Behind(Overtaken { from, to }) => {
-                assert!(from < to);
-                self.see(from..to);
+            Take::Behind => {
+                self.catch_up();
                 true
             }
-            Take::Side => panic!("it has no side store"),
             Take::Nothing(_) => false,
         }
+    }
+
+    fn catch_up(&mut self) {
+        let shared = self.aside.clone();
+        let mut aside = shared.lock();
+        if let Some(p) = aside.take() {
+            self.was_told = false;
+            self.see(p..p + 1);
+        } else {
+            let (lost, next) = self.window.catch_up(&self.cursor, &self.line, |p, value, _| (p, *value));
+            if let Ok((p, value)) = next {
+                assert_eq!(value, p + 10);
+                *aside = Some(p);
+            }
+            if let Some(Overtaken { from, to }) = lost {
+                assert!(from < to);
+                self.was_told = next.is_ok();
+                self.see(from..to);
+            }
+        }
+        if aside.is_none() {
+            self.cursor.clear_behind();
+        }
+        drop(aside);
+        self.window.left_empty_handed(&self.cursor);
     }
 
     fn see(&mut self, positions: std::ops::Range<u64>) {
@@ -81,13 +118,40 @@ fn an_overtaken_cursor_reads_or_is_told_each_position_once() {
 }
 
 #[test]
+fn a_loss_that_is_told_is_followed_by_what_comes_next() {
+    check(|| {
+        let window = window(1);
+        let mut reader = Reader::new(&window, &window.join_overtakable(Start::Oldest, None));
+        let mut limit = 0;
+        publish(&window, &mut limit, 10);
+        publish(&window, &mut limit, 11);
+        let reading = thread::spawn(move || {
+            reader.look();
+            if reader.was_told {
+                let lost = reader.seen.len();
+                reader.look();
+                assert_eq!(
+                    (reader.was_told, reader.seen.len()),
+                    (false, lost + 1),
+                    "a message, not another loss"
+                );
+            }
+            reader
+        });
+        publish(&window, &mut limit, 12);
+        publish(&window, &mut limit, 13);
+        assert_each_once(reading.join().unwrap().look_to_the_end(), 4);
+    });
+}
+
+#[test]
 fn competing_subscribers_of_an_overtaken_cursor_are_told_each_position_once() {
     check(|| {
         let window = window(1);
-        let cursor = window.join_overtakable(Start::Oldest, None);
+        let first = Reader::new(&window, &window.join_overtakable(Start::Oldest, None));
         let mut limit = 0;
         publish(&window, &mut limit, 10);
-        let readers = [(); 2].map(|()| Reader::new(&window, &cursor)).map(|mut reader| {
+        let readers = [(); 2].map(|()| first.another()).map(|mut reader| {
             thread::spawn(move || {
                 reader.look();
                 reader.seen
@@ -95,8 +159,65 @@ fn competing_subscribers_of_an_overtaken_cursor_are_told_each_position_once() {
         });
         publish(&window, &mut limit, 11);
         let mut seen = readers.map(|reader| reader.join().unwrap()).concat();
-        seen.extend(Reader::new(&window, &cursor).look_to_the_end());
+        seen.extend(first.look_to_the_end());
         assert_each_once(seen, 2);
+    });
+}
+
+#[test]
+fn competing_subscribers_of_an_overtaken_cursor_each_see_positions_ascend() {
+    check(|| {
+        let window = window(2);
+        let first = Reader::new(&window, &window.join_overtakable(Start::Oldest, None));
+        let mut limit = 0;
+        for value in 10..13 {
+            publish(&window, &mut limit, value);
+        }
+        let mut other = first.another();
+        let reading = thread::spawn(move || {
+            other.look();
+            other.look();
+            other.seen
+        });
+        let mut reader = first.another();
+        reader.look();
+        reader.look();
+        let mut seen = [reading.join().unwrap(), reader.look_to_the_end()].concat();
+        seen.extend(first.look_to_the_end());
+        assert_each_once(seen, 3);
+    });
+}
+
+#[test]
+fn what_is_told_by_a_receive_is_not_told_by_a_seek_as_well() {
+    check(|| {
+        let window = window(1);
+        let mut reader = Reader::new(&window, &window.join_overtakable(Start::Oldest, None));
+        let mut limit = 0;
+        publish(&window, &mut limit, 10);
+        publish(&window, &mut limit, 11);
+        let seeking = {
+            let (window, cursor, aside) = (window.clone(), reader.cursor.clone(), reader.aside.clone());
+            thread::spawn(move || {
+                window.seek(&cursor, Start::Latest, |overtaken| {
+                    let mut aside = aside.lock();
+                    *aside = None;
+                    overtaken()
+                })
+            })
+        };
+        reader.look();
+        publish(&window, &mut limit, 12);
+        let (at, told) = seeking.join().unwrap();
+        let told = told.map_or(0..0, |range| range.from..range.to);
+        let mut seen = reader.look_to_the_end();
+        assert_eq!(
+            seen.iter().chain(&told.collect::<Vec<_>>()).filter(|p| **p == 0).count(),
+            1,
+            "lost, and told once"
+        );
+        seen.retain(|p| *p >= at);
+        assert_eq!(seen, (at..3).collect::<Vec<_>>(), "from there on, everything");
     });
 }
 
@@ -104,7 +225,7 @@ fn competing_subscribers_of_an_overtaken_cursor_are_told_each_position_once() {
 fn two_publishers_that_overtake_lose_nothing_in_silence() {
     check(|| {
         let window = window(1);
-        let cursor = window.join_overtakable(Start::Oldest, None);
+        let reader = Reader::new(&window, &window.join_overtakable(Start::Oldest, None));
         publish(&window, &mut 0, 10);
         let other = {
             let window = window.clone();
@@ -117,7 +238,7 @@ fn two_publishers_that_overtake_lose_nothing_in_silence() {
         let mine = window.claim_run(&mut 0, 1, false).ok().map(|claim| fill(&window, claim));
         let others = other.join().unwrap();
         let published = 1 + mine.into_iter().chain(others).count() as u64;
-        assert_each_once(Reader::new(&window, &cursor).look_to_the_end(), published);
+        assert_each_once(reader.look_to_the_end(), published);
     });
 }
 
@@ -168,10 +289,10 @@ fn a_run_is_not_torn_by_overtaking() {
                 },
                 |_, _| (),
             );
-            if let Take::Behind(Overtaken { from, to }) = take {
-                run.extend(from..to);
-            }
             reader.seen = run;
+            if take == Take::Behind {
+                reader.catch_up();
+            }
             reader
         });
         publish(&window, &mut limit, 12);
@@ -215,7 +336,7 @@ impl SideReader {
                 self.reader.see(p..p + 1);
                 true
             }
-            Take::Side => {
+            Take::Behind => {
                 let mut kept = self.store.kept.lock();
                 let next = kept.pop_front();
                 if kept.is_empty() {
@@ -228,7 +349,6 @@ impl SideReader {
                 }
                 true
             }
-            Take::Behind(_) => panic!("it has a side store"),
             Take::Nothing(_) => false,
         }
     }
@@ -293,10 +413,10 @@ fn a_seek_forgets_what_a_side_store_kept_before_it() {
         publish(&window, &mut limit, 10);
         let seeking = {
             let (window, cursor, store) = (window.clone(), cursor.clone(), store.clone());
-            thread::spawn(move || window.seek(&cursor, Start::Latest, || store.kept.lock().clear()))
+            thread::spawn(move || window.seek(&cursor, Start::Latest, |_| store.kept.lock().clear()))
         };
         publish(&window, &mut limit, 11);
-        let (from, _, ()) = seeking.join().unwrap();
+        let (from, ()) = seeking.join().unwrap();
         let reader = Reader::new(&window, &cursor);
         let mut reader = SideReader { reader, store };
         while reader.look() {}

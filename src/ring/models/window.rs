@@ -370,7 +370,7 @@ fn a_cursor_that_has_left_is_not_brought_back_by_a_seek() {
         let seeking = {
             let (window, cursor) = (window.clone(), cursor.clone());
             thread::spawn(move || {
-                window.seek(&cursor, Start::Oldest, || ());
+                window.seek(&cursor, Start::Oldest, |_| ());
                 let reader = Reader::new(&window, &cursor);
                 if let Take::Got((p, value)) = reader.try_take() {
                     assert_eq!(value, p + 10);
@@ -420,7 +420,7 @@ fn a_seek_back_never_returns_to_a_slot_that_was_freed() {
         });
         let seeking = {
             let (window, cursor) = (window.clone(), cursor.clone());
-            thread::spawn(move || window.seek(&cursor, Start::At(0), || ()))
+            thread::spawn(move || window.seek(&cursor, Start::At(0), |_| ()))
         };
         if let Ok(claim) = window.claim_run(&mut limit, 1, false) {
             claim.fill(11, None);
@@ -442,7 +442,7 @@ fn a_seek_to_the_end_frees_what_it_skips() {
             let window = window.clone();
             thread::spawn(move || publish(&window, &mut 0, 11))
         };
-        window.seek(&cursor, Start::Latest, || ());
+        window.seek(&cursor, Start::Latest, |_| ());
         assert_eq!(publisher.join().unwrap(), 1);
         // The publisher could only go on because the cursor was moved; what it published comes next.
         assert_eq!(reader.take(), Some((1, 11)));

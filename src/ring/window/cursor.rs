@@ -23,6 +23,8 @@ pub(crate) struct Cursor<T, A> {
     pub(super) id: u64,
     /// Where the cursor stood when it was overtaken first; valid while the *behind* bit is set.
     pub(super) lag_from: AtomicU64,
+    /// Below, what it was moved past has been told. Written under the lock under which its subscribers catch up; Relaxed.
+    pub(super) told: AtomicU64,
     /// From here on, whatever the head has passed was released when it was claimed: where the cursor joined, or was moved to by a seek.
     /// Written and read under the registry lock; Relaxed.
     pub(super) since: AtomicU64,
@@ -89,11 +91,6 @@ pub(crate) struct Overtaken {
     pub(crate) to: u64,
 }
 
-pub(super) enum Found {
-    Overtaken(Overtaken),
-    Side,
-}
-
 impl<T, A> Cursor<T, A> {
     pub(super) fn new(id: u64, at: u64, overtaking: Overtaking<T, A>, takes: bool) -> Self {
         // A publisher that overtakes comes between the subscriber's claims again and again.
@@ -102,6 +99,7 @@ impl<T, A> Cursor<T, A> {
             head: Counter::new(at << 1, leans),
             id,
             lag_from: AtomicU64::new(0),
+            told: AtomicU64::new(at),
             since: AtomicU64::new(at),
             overtaking,
             takes,
@@ -131,7 +129,7 @@ impl<T, A> Cursor<T, A> {
     }
 
     pub(super) fn overtaken_by(&self, word: u64) -> Option<Overtaken> {
-        let (from, to) = (self.lag_from.load(Relaxed), position(word));
+        let (from, to) = (self.lag_from.load(Relaxed).max(self.told.load(Relaxed)), position(word));
         (word & BEHIND != 0 && matches!(self.overtaking, Overtaking::Drop) && from < to).then_some(Overtaken { from, to })
     }
 
@@ -151,22 +149,17 @@ impl<T, A> Cursor<T, A> {
         Ok((from, found, announced))
     }
 
-    /// Clears the *behind* bit of `word`, unless the head has changed since. With a side store the bit stays until its owner calls
-    /// [`Cursor::clear_behind`], under the store's lock.
-    #[cold]
-    pub(super) fn catch_up(&self, word: u64) -> Option<Found> {
-        if let Overtaking::Keep(_) = self.overtaking {
-            return Some(Found::Side);
-        }
-        let from = self.lag_from.load(Relaxed);
-        let cleared = self.head.update(|now| (now == word).then_some(word & !BEHIND));
-        cleared.ok().map(|_| Found::Overtaken(Overtaken { from, to: position(word) }))
+    /// What it was moved past, told from here on; nothing where a side store keeps that. `word` is its head while it was behind.
+    pub(super) fn tell(&self, word: u64, next: u64) -> Option<Overtaken> {
+        let overtaken = self.overtaken_by(word);
+        self.told.store(next, Relaxed);
+        overtaken
     }
 
-    /// Clears the *behind* bit; for the owner of a side store, under its lock, which keeps further overtaking out meanwhile, once the store
-    /// is empty: the bit keeps everybody from the ring until then.
+    /// Clears the *behind* bit, unless there is a loss to tell; under the lock under which its subscribers catch up, once nothing is kept for them: the
+    /// bit keeps everybody from the ring until then. Of a side store, it is the lock that keeps further overtaking out meanwhile.
     pub(crate) fn clear_behind(&self) {
-        let _ = self.head.update(|word| Some(word & !BEHIND));
+        let _ = self.head.update(|word| self.overtaken_by(word).is_none().then_some(word & !BEHIND));
     }
 
     /// Moves the head to `to` and sets the *behind* bit. Called by the scan alone.

@@ -5,7 +5,7 @@
 //!
 //! Cursors come in two kinds. One that *gates* is never overtaken: the ring is full until it moves. One that does not is moved on
 //! by a publisher that needs its slots (never past the slowest gating cursor, and never past a position that is still being
-//! written); the *behind* bit in its head says so until one of its subscribers has noticed.
+//! written); the *behind* bit in its head says so, and keeps its subscribers from the ring until they have caught up.
 //!
 //! While a gating cursor is the only one, its head says `MOVES`: whoever claims a position then moves the value out instead of cloning it, and the
 //! scan has nothing to drop there. As it is the head that says so, each claim knows, and what another cursor must not read is known to the position:
@@ -53,10 +53,8 @@ pub(crate) struct Window<T, A> {
 pub(crate) enum Take<R> {
     /// It took this.
     Got(R),
-    /// The cursor was overtaken; positions in the range will not be read from the ring.
-    Behind(Overtaken),
-    /// The cursor was overtaken and has a side store: take from there.
-    Side,
+    /// The cursor was overtaken: what comes next is in its side store, or found by [`Window::catch_up`].
+    Behind,
     /// Nothing to take.
     Nothing(Nothing),
 }
@@ -323,13 +321,52 @@ impl<T, A> Window<T, A> {
                 Err(word) => word,
             };
             let refused = if word & BEHIND != 0 {
-                cursor.catch_up(word).map(Refused::Found)
+                Refused::Behind
+            } else if cursor.head.load(Acquire) == word {
+                Refused::Nothing(self.nothing(position(word)))
             } else {
-                (cursor.head.load(Acquire) == word).then(|| Refused::Nothing(self.nothing(position(word))))
+                continue;
             };
-            if let Some(refused) = refused {
-                self.left_empty_handed(cursor);
-                return Err(refused);
+            self.left_empty_handed(cursor);
+            return Err(refused);
+        }
+    }
+
+    /// For a cursor without a side store that was overtaken: says what was lost, and takes the next position in the same step, whose value `read` sees.
+    /// So there is something to go on with, however far the cursor is moved on before anybody asks. Everybody is kept from the ring meanwhile, until
+    /// [`Cursor::clear_behind`].
+    ///
+    /// Called under a lock of the caller's, the same for all of the cursor's subscribers. Without the lock, [`Window::left_empty_handed`] is to follow.
+    #[cold]
+    pub(crate) fn catch_up<R>(
+        &self,
+        cursor: &Cursor<T, A>,
+        line: &Line,
+        read: impl FnOnce(u64, &T, Option<&A>) -> R,
+    ) -> (Option<Overtaken>, Result<R, Nothing>) {
+        loop {
+            // Acquire: `lag_from` comes with it.
+            let word = cursor.head.load(Acquire);
+            if word & BEHIND == 0 {
+                // It was moved elsewhere, or has left.
+                return (None, Err(self.why_nothing(cursor)));
+            }
+            let claimed = cursor.advance(line, |now| {
+                (now == word && self.slots.full(position(word)).is_some()).then_some((1, ()))
+            });
+            if let Ok((h, (), _announced)) = claimed {
+                let lost = cursor.tell(word, h + 1);
+                let stamp = self.slots.full(h).expect("full while announced");
+                // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
+                return (lost, Ok(unsafe { self.slots.read(h, stamp, |value, with| read(h, value, with)) }));
+            }
+            let nothing = self.nothing(position(word));
+            if nothing == Nothing::Busy && cursor.head.load(Acquire) == word {
+                return (None, Err(nothing));
+            }
+            if nothing != Nothing::Busy {
+                // The end: there is nothing to go on with.
+                return (cursor.tell(word, position(word)), Err(nothing));
             }
         }
     }
@@ -489,15 +526,14 @@ impl<T, A> Drop for Window<T, A> {
 
 /// Why a subscriber claimed nothing.
 enum Refused {
-    Found(cursor::Found),
+    Behind,
     Nothing(Nothing),
 }
 
 impl<R> From<Refused> for Take<R> {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Found(cursor::Found::Overtaken(range)) => Self::Behind(range),
-            Refused::Found(cursor::Found::Side) => Self::Side,
+            Refused::Behind => Self::Behind,
             Refused::Nothing(nothing) => Self::Nothing(nothing),
         }
     }

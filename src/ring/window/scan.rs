@@ -327,7 +327,7 @@ impl<T, A> Window<T, A> {
 
     /// Called by a subscriber that announced a line and took nothing: a scan may have stopped there, on account of what others had taken.
     #[cold]
-    pub(super) fn left_empty_handed(&self, cursor: &Cursor<T, A>) {
+    pub(crate) fn left_empty_handed(&self, cursor: &Cursor<T, A>) {
         if self.slots.needs_drop() {
             // A read-modify-write: either the scan that comes next finds the line cleared, or this thread sees what was taken before it.
             self.work.fetch_add(0, AcqRel);
@@ -395,9 +395,11 @@ impl<T, A> Window<T, A> {
         self.reclaim(0);
     }
 
-    /// Moves a cursor, and calls `forget` before it can be overtaken again; returns where it stands now, what it had been moved past without
-    /// knowing, and what `forget` returned. One that has left stays away.
-    pub(crate) fn seek<R>(&self, cursor: &Cursor<T, A>, to: Start, forget: impl FnOnce() -> R) -> (u64, Option<Overtaken>, R) {
+    /// Moves a cursor, and calls `forget` before it can be overtaken again; returns where it stands now, and what `forget` returned. One that has left
+    /// stays away.
+    ///
+    /// `forget` is to ask, under the lock under which the cursor's subscribers catch up, what it had been moved past without knowing.
+    pub(crate) fn seek<R>(&self, cursor: &Cursor<T, A>, to: Start, forget: impl FnOnce(&dyn Fn() -> Option<Overtaken>) -> R) -> (u64, R) {
         let mut registry = self.registry.lock();
         registry.stop_moving();
         let to = self.resolve(&registry, to);
@@ -409,12 +411,11 @@ impl<T, A> Window<T, A> {
             Some(to << 1)
         });
         let word = moved.unwrap_or(LEFT);
-        let overtaken = cursor.overtaken_by(word);
-        let forgotten = forget();
+        let forgotten = forget(&|| cursor.tell(word, to));
         registry.read_by_others = position(self.tail.load(Acquire));
         drop(registry);
         self.reclaim(0);
-        (to, overtaken, forgotten)
+        (to, forgotten)
     }
 
     /// Takes out what a claim was to move out, for the next scan to drop: not here, where a line is announced, because that is code of the user.
