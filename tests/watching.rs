@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use ringmq::testing::ManualClock;
 use ringmq::{
     Backoff, Broker, Clock, DeadReason, Event, RecvError, SubscribeOptions, SystemClock, Timestamp, TopicOptions, render_prometheus,
 };
-use support::{A_MOMENT, PATIENCE, broker, topic, until};
+use support::{A_MOMENT, CountWakes, PATIENCE, broker, poll_once, topic, until};
 
 #[test]
 fn each_state_of_a_message_shows_in_the_numbers() {
@@ -388,4 +389,44 @@ fn each_watcher_is_told_everything_from_the_moment_it_began() {
         (1, 0),
         "another that went takes nothing along"
     );
+}
+
+/// Symptom: a subscription was said to hold publishers up although nobody waited, for as long as it was full again. Cause: who has waited once and never
+/// comes back, a leaked future, takes no note back.
+#[test]
+fn only_who_waits_now_is_held_up_and_only_since_then() {
+    let clock = ManualClock::new();
+    let broker = Broker::builder().clock(clock.clone()).open("mem:").unwrap();
+    for (name, options) in [("t", TopicOptions::in_memory()), ("q", TopicOptions::work_queue())] {
+        let topic = broker.topic_with::<u64>(name, options.capacity(1)).unwrap();
+        let sub = topic.subscribe("s").unwrap();
+        let wakes: Arc<CountWakes> = Arc::default();
+        topic.publish(0).unwrap();
+        let mut leaked = topic.publish_async(1);
+        assert!(poll_once(&mut leaked, &wakes).is_pending());
+        assert_eq!(topic.stats().blocked_by, [("s".to_owned(), Duration::ZERO)]);
+        std::mem::forget(leaked);
+        clock.advance(A_MOMENT);
+        assert_eq!(topic.stats().blocked_by, [("s".to_owned(), A_MOMENT)]);
+        sub.recv().unwrap().ack().unwrap();
+        topic.try_publish(2).unwrap();
+        assert_eq!(
+            (wakes.count(), topic.stats().blocked_by),
+            (1, vec![]),
+            "full again, but nobody waits"
+        );
+        clock.advance(A_MOMENT);
+        let mut waits = topic.publish_async(3);
+        assert!(poll_once(&mut waits, &wakes).is_pending());
+        assert_eq!(topic.stats().blocked_by, [("s".to_owned(), Duration::ZERO)], "since now");
+        clock.advance(A_MOMENT);
+        assert!(poll_once(&mut waits, &wakes).is_pending());
+        assert_eq!(
+            topic.stats().blocked_by,
+            [("s".to_owned(), A_MOMENT)],
+            "another poll changes nothing"
+        );
+        drop(waits);
+        assert_eq!(topic.stats().blocked_by, []);
+    }
 }

@@ -380,13 +380,14 @@ impl<T: Send + 'static> TopicCore<T> {
     /// Sleeps until there may be room; `false` if the deadline came first.
     fn sleep_for_room(&self, deadline: Option<Instant>) -> bool {
         let space = &self.shared.space;
+        let is_first = !space.has_sleepers();
         let key = space.listen(Wake::this_thread());
         if self.recheck_room() {
             space.cancel(key);
             crate::wait::pause(1); // it may be in the making by another thread
             return true;
         }
-        self.note_blocking();
+        self.note_blocking(is_first);
         let woken = space.park(key, deadline);
         self.forget_blocking();
         if woken {
@@ -481,12 +482,14 @@ impl<T: Send + 'static> TopicCore<T> {
         }
     }
 
-    /// Notes since when which subscription holds publishers up. Called by one that is about to sleep.
-    pub(crate) fn note_blocking(&self) {
+    /// Notes since when which subscription holds publishers up. Called by one that is about to sleep. If it is the first, what was noted before is from one
+    /// that never came back.
+    pub(crate) fn note_blocking(&self, is_first: bool) {
         let now = self.shared.environment.now();
         let end = self.shared.ring.end();
         for state in self.subscriptions().iter().filter(|state| state.gates() && state.blocks(end)) {
-            state.beside.lock().blocks_since.get_or_insert(now);
+            let since = &mut state.beside.lock().blocks_since;
+            *since = since.filter(|_| !is_first).or(Some(now));
         }
     }
 

@@ -111,8 +111,9 @@ impl Entering {
                 }
                 Entry::Spin => crate::sync::spin_loop(),
                 Entry::Wait => {
+                    let is_first = self.key.is_none() && !core.space().has_sleepers();
                     if self.is_registered(core, context) && !core.recheck_room() {
-                        core.note_blocking();
+                        core.note_blocking(is_first);
                         return Poll::Pending;
                     }
                 }

@@ -135,7 +135,7 @@ impl<T: Send + 'static> TopicCore<T> {
         let parked = beside.parked_count() as u64;
         let blocks = beside
             .blocks_since
-            .filter(|_| state.blocks(end))
+            .filter(|_| self.shared.space.has_sleepers() && state.blocks(end))
             .map(|since| self.shared.environment.now().since(since));
         SubscriptionStats {
             subscription: state.name.to_string(),
