@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ringmq::testing::ManualClock;
 use ringmq::{
-    Backoff, Broker, Clock, DeadReason, Event, RecvError, SubscribeOptions, SystemClock, Timestamp, TopicOptions, render_prometheus,
+    Backoff, Broker, Clock, DeadReason, Event, Overflow, RecvError, SubscribeOptions, SystemClock, Timestamp, TopicOptions,
+    render_prometheus,
 };
 use support::{A_MOMENT, CountWakes, PATIENCE, broker, poll_once, topic, until};
 
@@ -428,5 +429,39 @@ fn only_who_waits_now_is_held_up_and_only_since_then() {
         );
         drop(waits);
         assert_eq!(topic.stats().blocked_by, []);
+    }
+}
+
+/// Symptom: after a publish was refused, or its time was over, nothing said which subscription was to blame: `blocked_by` names it only while somebody
+/// waits.
+#[test]
+fn after_a_refused_publish_it_can_be_seen_which_subscription_has_no_room() {
+    let broker = broker();
+    for (name, options) in [("t", TopicOptions::in_memory()), ("q", TopicOptions::work_queue())] {
+        let topic = broker.topic_with::<u64>(name, options.capacity(2)).unwrap();
+        let full = topic.subscribe("full").unwrap();
+        let others = if name == "t" {
+            vec![
+                topic.subscribe("empty").unwrap(),
+                topic
+                    .subscribe_with(SubscribeOptions::new("drops").overflow(Overflow::DropOldest))
+                    .unwrap(),
+            ]
+        } else {
+            vec![]
+        };
+        assert!(topic.stats().full.is_empty());
+        topic.publish_batch(0..2).unwrap();
+        others
+            .iter()
+            .take(1)
+            .for_each(|sub| while sub.try_recv().is_ok_and(|d| d.ack().is_ok()) {});
+        for refused in [topic.try_publish(2), topic.publish_timeout(2, A_MOMENT)] {
+            let why = refused.unwrap_err().to_string();
+            assert!(why.contains("Topic::stats().full"), "it says where to look: {why}");
+            assert_eq!((topic.stats().full, topic.stats().blocked_by), (vec!["full".to_owned()], vec![]));
+        }
+        full.recv().unwrap().ack().unwrap();
+        assert!(topic.stats().full.is_empty());
     }
 }

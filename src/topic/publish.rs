@@ -38,11 +38,11 @@ use crate::wait::{Event, Patience, Spin, Wake};
 /// ```
 #[non_exhaustive]
 pub enum PublishError<T> {
-    /// A subscription has no room: of `try_publish`, or because a subscription chose `Fail`.
+    /// A subscription has no room: of `try_publish`, or because a subscription chose `Fail`. [`TopicStats::full`](crate::TopicStats::full) names it.
     Full(T),
     /// The topic is closed.
     Closed(T),
-    /// There was no room until the deadline.
+    /// There was no room until the deadline. [`TopicStats::full`](crate::TopicStats::full) names the subscription.
     Timeout(T),
     /// It might wait for ever: the subscription without room is that of the handler which is publishing, on its own call stack. Other handlers of it
     /// may be at work, but if each of them published, none would receive. Use `try_publish`, another topic, or a larger capacity.
@@ -128,11 +128,11 @@ impl fmt::Display for PublishFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str(
-                "a subscription has no room: receive from it, wait with publish() unless its rule is Fail, or give it another overflow rule",
+                "a subscription has no room, and Topic::stats().full names it: receive from it, wait with publish() unless its rule is Fail, or give it another overflow rule",
             ),
             Self::Closed => f.write_str("the topic is closed: it accepts nothing any more"),
             Self::Timeout => {
-                f.write_str("a subscription had no room until the deadline: while somebody waits, Topic::stats().blocked_by names it")
+                f.write_str("a subscription had no room until the deadline: Topic::stats().full names it, and blocked_by while somebody waits")
             }
             Self::WouldDeadlock => f.write_str(
                 "a handler publishes to the full topic that it is to empty: use try_publish, another topic, or a larger capacity",

@@ -38,8 +38,10 @@ pub struct TopicStats {
     pub held: u64,
     /// How many messages were dropped while it had no subscription.
     pub unrouted: u64,
-    /// The subscriptions that hold publishers up, and for how long.
+    /// The subscriptions that hold publishers up, and for how long: only while one waits.
     pub blocked_by: Vec<(String, Duration)>,
+    /// The subscriptions that have no room for another message and do not drop any: a publish would wait for them, or fail.
+    pub full: Vec<String>,
     /// Its subscriptions.
     pub subscriptions: Vec<SubscriptionStats>,
 }
@@ -96,10 +98,12 @@ pub struct SubscriptionStats {
 impl<T: Send + 'static> TopicCore<T> {
     pub(crate) fn stats(&self) -> TopicStats {
         let shared = &self.shared;
-        let subscriptions: Vec<_> = self.subscriptions().iter().map(|state| self.subscription_stats(state)).collect();
+        let states = self.subscriptions();
+        let subscriptions: Vec<_> = states.iter().map(|state| self.subscription_stats(state)).collect();
         let end = shared.ring.end();
+        let full = states.iter().filter(|state| state.gates() && state.blocks(end));
         // What all have passed counts as gone, though its slots may be freed only when they are needed.
-        let passed = self.subscriptions().iter().map(|state| state.position()).min().unwrap_or(0);
+        let passed = states.iter().map(|state| state.position()).min().unwrap_or(0);
         let start = shared.ring.start().max(passed);
         let unrouted = match &shared.ring {
             Ring::Queue(_) => shared.unrouted.load(Relaxed) as u64,
@@ -115,6 +119,7 @@ impl<T: Send + 'static> TopicCore<T> {
                 .iter()
                 .filter_map(|s| Some((s.subscription.clone(), s.blocks?)))
                 .collect(),
+            full: full.map(|state| state.name.to_string()).collect(),
             subscriptions,
         }
     }
