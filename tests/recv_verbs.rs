@@ -371,3 +371,28 @@ fn a_timeout_that_races_a_publish_keeps_no_wake_up_from_others() {
         assert_eq!(lost, None, "the one that waits for ever was not woken in this round");
     });
 }
+
+/// Symptom: with a deadline that had come, a receive gave up behind 256 messages that the filter did not want, although a wanted one was there. Cause: a
+/// receiver looks at its deadline after so many; now it goes on to the end that the topic had when the deadline had come.
+#[test]
+fn a_wanted_message_is_received_though_the_deadline_has_come_and_many_unwanted_ones_stand_before_it() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        for unwanted in [0, 1, 255, 256, 257, 1_500] {
+            let topic = make(2048);
+            let options = SubscribeOptions::new("s").filter(move |n| *n >= unwanted);
+            let sub = topic.subscribe_with(options).unwrap();
+            topic.publish_batch(0..=unwanted).unwrap();
+            let delivery = sub.recv_deadline(Instant::now()).unwrap();
+            assert_eq!(*delivery, unwanted);
+            delivery.ack().unwrap();
+            topic.publish_batch(0..unwanted).unwrap();
+            topic.publish(unwanted).unwrap();
+            let mut batch = Vec::new();
+            assert_eq!(sub.recv_batch_timeout(&mut batch, 9, Duration::ZERO), Ok(1), "{unwanted}");
+            sub.ack_batch(batch).unwrap();
+            topic.publish_batch(0..unwanted).unwrap();
+            assert_eq!(sub.recv_timeout(Duration::ZERO).unwrap_err(), RecvError::Timeout);
+            assert_eq!(sub.stats().pending, 0);
+        }
+    }
+}

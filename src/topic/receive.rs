@@ -196,25 +196,42 @@ impl<T: Send + 'static> Seat<T> {
                     return Err(RecvError::Lagged(lagged));
                 }
                 _ if until.is_stopped() => return Err(RecvError::Timeout),
-                Blocked::Busy if until.is_past() => return Err(RecvError::Timeout),
+                Blocked::Busy if until.is_past() => return self.look_to_the_end(look),
                 Blocked::Busy => spin.snooze(),
                 Blocked::Empty if self.spin_for_fresh(&mut spin) => {}
                 Blocked::Empty | Blocked::InFlightFull | Blocked::HeldBack | Blocked::Settling => {
                     let in_time = self.sleep(blocked, until);
                     spin = Spin::new();
                     if !in_time {
-                        return match look(self) {
-                            Ok(got) => Ok(got),
-                            Err(Blocked::Closed) => Err(RecvError::Closed),
-                            Err(Blocked::Lagged(lagged)) => Err(RecvError::Lagged(lagged)),
-                            Err(_) => Err(RecvError::Timeout),
-                        };
+                        return self.look_to_the_end(look);
                     }
                 }
             }
             match look(self) {
                 Ok(got) => return Ok(got),
                 Err(other) => blocked = other,
+            }
+        }
+    }
+
+    /// The last look, when the deadline has come: past what the filter does not want of all that is there by now, and no further.
+    fn look_to_the_end<R>(&mut self, look: &mut dyn FnMut(&mut Self) -> Result<R, Blocked>) -> Result<R, RecvError> {
+        let end = self.state.shared.ring.end();
+        let mut before = None;
+        loop {
+            match look(self) {
+                Ok(got) => return Ok(got),
+                Err(Blocked::Closed) => return Err(RecvError::Closed),
+                Err(Blocked::Lagged(lagged)) => return Err(RecvError::Lagged(lagged)),
+                Err(Blocked::Busy) => {
+                    let at = Some(self.state.position()).filter(|at| *at < end);
+                    // Where it goes no further, somebody is still writing, or others take it all.
+                    if at.is_none() || at == before {
+                        return Err(RecvError::Timeout);
+                    }
+                    before = at;
+                }
+                Err(_) => return Err(RecvError::Timeout),
             }
         }
     }
