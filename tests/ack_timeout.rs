@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::sync::{Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use ringmq::testing::ManualClock;
 use ringmq::{Backoff, Broker, Error, RecvError, SubscribeOptions, Subscription, Topic, TryRecvError};
-use support::PATIENCE;
+use support::{PATIENCE, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -173,4 +175,35 @@ fn resident_bytes() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages: Option<usize> = pages.and_then(|all| all.split(' ').nth(1)?.parse().ok());
     pages.unwrap_or(0) * 4096
+}
+
+#[test]
+fn a_timeout_that_runs_out_during_a_drain_counts_as_ever() {
+    let (clock, topic, sub) = with_timeout(|rules| rules.max_failures(u32::MAX));
+    let (started, release) = (mpsc::channel(), mpsc::channel::<()>());
+    let wait = Mutex::new(release.1);
+    let running = sub.run(1, move |delivery| {
+        started.0.send(**delivery).unwrap();
+        let _ = wait.lock().unwrap().recv();
+    });
+    topic.publish_batch(0..2).unwrap();
+    let hangs = started.1.recv().unwrap();
+    let beside = sub.recv().unwrap();
+    thread::scope(|scope| {
+        let draining = scope.spawn(|| running.drain(PATIENCE));
+        let mut held = Some(beside);
+        until("draining has begun: a drop goes uncounted", || {
+            let before = held.take().map(|delivery| delivery.failures());
+            held = Some(sub.recv().unwrap());
+            held.as_ref().map(|delivery| delivery.failures()) == before
+        });
+        held.unwrap().ack().unwrap();
+        clock.advance(MINUTE);
+        let again = sub.recv().unwrap();
+        assert_eq!((*again, again.attempt(), again.failures()), (hangs, 2, 1));
+        again.ack().unwrap();
+        release.0.send(()).unwrap();
+        assert!(draining.join().unwrap().ended);
+    });
+    assert_eq!(sub.stats().lag, 0, "the late verdict changes nothing");
 }

@@ -141,6 +141,7 @@ fn redrive_delivers_the_chosen_ones_again_as_if_for_the_first_time() {
     assert_eq!(letters.list().unwrap().iter().map(|l| l.payload).collect::<Vec<_>>(), [0, 2]);
     assert_eq!((letters.redrive(|_| true), letters.len(), letters.is_empty()), (2, 0, true));
     assert_eq!(other.stats().pending, 4, "a redrive concerns this subscription alone");
+    assert_eq!(sub.stats().redelivered, 0, "nor does it count as a redelivery");
 }
 
 #[test]

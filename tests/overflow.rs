@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use ringmq::{
-    Event, Overflow, PublishError, PublishFailure, RecvError, Start, SubscribeOptions, Subscription, Topic, TopicOptions, TryRecvError,
+    Backoff, Event, Overflow, PublishError, PublishFailure, RecvError, Start, SubscribeOptions, Subscription, Topic, TopicOptions,
+    TryRecvError,
 };
 use support::{A_MOMENT, Counted, PATIENCE, broker, topic, until, work_queue};
 
@@ -471,4 +472,33 @@ fn what_a_filter_does_not_want_is_counted_although_a_conflating_subscription_was
     let (got, lost) = drain(&sub);
     let stats = sub.stats();
     assert_eq!((stats.filtered, stats.dropped, got.len() as u64 + lost), (50, lost, 50));
+}
+
+#[test]
+fn what_is_delivered_again_may_come_before_a_later_loss_but_nothing_behind_the_loss_does() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        for overflow in [Overflow::DropOldest, Overflow::Conflate { keys: 1 }] {
+            let topic = make(4);
+            let options = SubscribeOptions::new("s").overflow(overflow).backoff(Backoff::none());
+            let Ok(sub) = topic.subscribe_with(options) else { continue };
+            topic.publish(0).unwrap();
+            let first = sub.recv().unwrap();
+            topic.publish_batch(1..10).unwrap();
+            first.nack().unwrap();
+            let (mut again, mut told) = (0, None);
+            loop {
+                match sub.try_recv() {
+                    Ok(delivery) => {
+                        let offset = delivery.offset().get();
+                        again += u64::from(offset == 0);
+                        assert!(offset == 0 || told.is_some_and(|to| to <= offset), "{overflow:?}: {offset}");
+                        delivery.ack().unwrap();
+                    }
+                    Err(TryRecvError::Lagged(lagged)) => told = Some(lagged.to.get()),
+                    Err(_) => break,
+                }
+            }
+            assert_eq!((again, told.is_some()), (1, true));
+        }
+    }
 }

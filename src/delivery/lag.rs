@@ -4,7 +4,8 @@ use crate::offset::Offset;
 
 /// What a subscription has missed: `lost` messages with offsets from `from` up to, but not including, `to`.
 ///
-/// Told in-band, before the next message: nothing is lost in silence. `lost` is the width of the range unless other messages
+/// Told in-band, before the first message behind it: nothing is lost in silence. What is delivered again and stands before the loss may come before it
+/// is told. `lost` is the width of the range unless other messages
 /// within it were delivered.
 ///
 /// # Examples

@@ -128,7 +128,8 @@ impl<T: Send + 'static> Drain for SubscriptionState<T> {
 
 impl Running {
     /// Ends the handlers: they take nothing new, and get until `deadline` to settle what they are at. A delivery that is dropped without a
-    /// verdict meanwhile goes back without counting as a failure.
+    /// verdict meanwhile goes back without counting as a failure. An ack timeout that runs out meanwhile counts as ever: whoever has the delivery has
+    /// had its time, and a message on which a handler hangs must not do so for ever.
     pub fn drain(self, deadline: Duration) -> DrainReport {
         let until = Instant::now().checked_add(deadline);
         self.subscription.begin(&self.stop);

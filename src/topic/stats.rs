@@ -79,7 +79,7 @@ pub struct SubscriptionStats {
     pub lag: u64,
     /// Deliveries that failed.
     pub failures: u64,
-    /// Deliveries of a message that had been delivered before.
+    /// Deliveries with an attempt above 1: not the first of a message that was redriven from the dead letters.
     pub redelivered: u64,
     /// Messages that its overflow rule dropped, told to it or not yet.
     pub dropped: u64,
