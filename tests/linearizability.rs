@@ -48,6 +48,8 @@ enum Op {
         from: u64,
         to: u64,
         lost: u64,
+        /// How many were asked for.
+        most: u64,
     },
     /// A receive may pass any number of messages that the filter does not want.
     Skip {
@@ -109,7 +111,7 @@ struct Sub {
     /// Overtaken from here, not told yet; of one that conflates, not caught up yet.
     behind_from: Option<u64>,
     /// Overtaken: what comes next, and losses that are told before it.
-    next: Option<u64>,
+    next: VecDeque<u64>,
     telling: VecDeque<(u64, u64)>,
     /// Of one that conflates: offset and key of what it keeps, and ranges that it has lost and not told.
     kept: BTreeMap<u64, u8>,
@@ -167,7 +169,7 @@ impl Sub {
 
     /// Goes on by the ring, if nothing stands before it.
     fn catch_up(&mut self, conflates: bool) {
-        let nothing_kept = self.next.is_none() && self.telling.is_empty() && self.kept.is_empty() && self.lost.is_empty();
+        let nothing_kept = self.next.is_empty() && self.telling.is_empty() && self.kept.is_empty() && self.lost.is_empty();
         if nothing_kept && (conflates || self.behind_from == Some(self.position)) {
             self.behind_from = None;
         }
@@ -192,7 +194,7 @@ impl Model {
             ready: VecDeque::new(),
             in_flight: Vec::new(),
             behind_from: None,
-            next: None,
+            next: VecDeque::new(),
             telling: VecDeque::new(),
             kept: BTreeMap::new(),
             lost: VecDeque::new(),
@@ -260,7 +262,43 @@ impl Model {
             it.behind_from = Some(it.position + 1);
         }
         it.position += 1;
-        (it.here && it.next.is_none() && unwanted).then_some(next)
+        (it.here && it.next.is_empty() && unwanted).then_some(next)
+    }
+
+    /// What may follow if a receive finds that it was moved past messages: what comes next, up to `most`, is set aside in the same step.
+    fn set_aside(&self, shape: &Shape, sub: usize, most: u64) -> Vec<Self> {
+        let mut next = self.clone();
+        let it = &mut next.subs[sub];
+        if !it.here {
+            return Vec::new();
+        }
+        if Self::conflates(shape, sub) {
+            if it.next.is_empty() && it.telling.is_empty() {
+                it.telling = std::mem::take(&mut it.lost);
+                it.next.extend(it.kept.pop_first().map(|(at, _)| at));
+            }
+            return vec![next];
+        }
+        let (Some(from), true) = (it.behind_from, it.next.is_empty()) else {
+            return vec![next];
+        };
+        it.telling.extend((from < it.position).then_some((from, it.position)));
+        it.behind_from = Some(it.position);
+        let (first, end) = (it.position, self.messages.len() as u64);
+        if shape.kind == Kind::Queue || first == end {
+            return vec![next];
+        }
+        let run = |n: u64| {
+            let mut next = next.clone();
+            let it = &mut next.subs[sub];
+            it.next = (first..first + n)
+                .filter(|at| shape.wants(sub, self.messages[*at as usize].0))
+                .collect();
+            it.position += n;
+            it.behind_from = Some(it.position);
+            (!it.next.is_empty()).then_some(next)
+        };
+        (1..=most.min(end - first)).filter_map(run).collect()
     }
 
     /// What follows if `op` happens now; nothing if it cannot.
@@ -291,13 +329,13 @@ impl Model {
             } => {
                 let sub = &mut next.subs[s];
                 let again = sub.ready.front() == Some(&(at, attempt - 1));
-                let set_aside = attempt == 1 && sub.telling.is_empty() && sub.next == Some(at);
-                let kept = attempt == 1 && sub.next.is_none() && sub.lost.is_empty() && sub.kept.keys().next() == Some(&at);
+                let set_aside = attempt == 1 && sub.telling.is_empty() && sub.next.front() == Some(&at);
+                let kept = attempt == 1 && sub.next.is_empty() && sub.lost.is_empty() && sub.kept.keys().next() == Some(&at);
                 let fresh = attempt == 1 && sub.position == at && at < end && sub.behind_from.is_none();
                 if again {
                     sub.ready.pop_front();
                 } else if set_aside || kept {
-                    sub.next = None;
+                    sub.next.pop_front();
                     sub.kept.remove(&at);
                     sub.catch_up(Self::conflates(shape, s));
                 } else {
@@ -309,27 +347,14 @@ impl Model {
                 let right = self.messages.get(at as usize).is_some_and(|(published, _)| *published == value);
                 sub.here && (again || set_aside || kept || fresh) && credit && right && shape.wants(s, value)
             }
-            Op::Lagged { sub, from, to, lost } => {
-                let conflates = Self::conflates(shape, sub);
-                let ahead = self.messages.get(self.subs[sub].position as usize);
-                let passes_over = ahead.is_some_and(|(value, _)| !shape.wants(sub, *value));
-                let sub = &mut next.subs[sub];
-                let has_turn = sub.here && (conflates || shape.kind == Kind::Queue || sub.next.is_some() || !passes_over);
-                // What comes next is set aside in the same step.
-                if conflates && sub.next.is_none() && sub.telling.is_empty() {
-                    sub.telling = std::mem::take(&mut sub.lost);
-                    sub.next = sub.kept.pop_first().map(|(at, _)| at);
-                } else if let (Some(from), None, false) = (sub.behind_from, sub.next, conflates) {
-                    sub.telling.extend((from < sub.position).then_some((from, sub.position)));
-                    if shape.kind == Kind::Window && ahead.is_some() {
-                        sub.next = Some(sub.position);
-                        sub.position += 1;
-                    }
-                    sub.behind_from = Some(sub.position);
-                }
-                let told = sub.telling.pop_front();
-                sub.catch_up(conflates);
-                has_turn && told == Some((from, to)) && lost == to - from
+            Op::Lagged { sub, from, to, lost, most } => {
+                let aside = self.set_aside(shape, sub, most).into_iter().filter_map(|mut next| {
+                    let it = &mut next.subs[sub];
+                    let told = it.telling.pop_front();
+                    it.catch_up(Self::conflates(shape, sub));
+                    (told == Some((from, to)) && lost == to - from).then_some(next)
+                });
+                return aside.collect();
             }
             Op::Skip { .. } => true,
             Op::InFlightFull { sub, beside } => {
@@ -513,7 +538,7 @@ fn record(shape: &Shape, seed: u64) -> History {
             };
             // What a receive passes before it finds this, and a batch also behind it.
             let skip = |sub: usize| shape.filter[sub.min(1)].then_some(Op::Skip { sub });
-            let refused = |sub, refused| match refused {
+            let refused = |sub, most, refused| match refused {
                 TryRecvError::Empty => Op::Empty { sub, beside: false },
                 TryRecvError::Closed => Op::EndOfSub { sub },
                 TryRecvError::Lagged(lagged) => Op::Lagged {
@@ -521,6 +546,7 @@ fn record(shape: &Shape, seed: u64) -> History {
                     from: lagged.from.get(),
                     to: lagged.to.get(),
                     lost: lagged.lost,
+                    most,
                 },
                 TryRecvError::InFlightFull => Op::InFlightFull { sub, beside: 0 },
                 other => panic!("{other}"),
@@ -578,7 +604,7 @@ fn record(shape: &Shape, seed: u64) -> History {
                     };
                     ops.push(match result {
                         Ok(delivery) => received(sub, &mut held, delivery),
-                        Err(other) => refused(sub, other),
+                        Err(other) => refused(sub, 1, other),
                     });
                 }
                 9 => {
@@ -590,7 +616,7 @@ fn record(shape: &Shape, seed: u64) -> History {
                                 ops.extend(skip(sub));
                             }
                         }
-                        Err(other) => ops.push(refused(sub, other)),
+                        Err(other) => ops.push(refused(sub, 2, other)),
                     }
                 }
                 10..=12 if held.is_empty() => {}
@@ -856,7 +882,13 @@ fn the_checker_knows_credit_filters_and_conflation() {
     };
     let empty = Op::Empty { sub: 0, beside: false };
     let in_flight_full = Op::InFlightFull { sub: 0, beside: 0 };
-    let lagged = |from, to, lost| Op::Lagged { sub: 0, from, to, lost };
+    let lagged = |from, to, lost| Op::Lagged {
+        sub: 0,
+        from,
+        to,
+        lost,
+        most: 1,
+    };
     let ack = Op::Ack { sub: 0, at: 0, attempt: 1 };
     let check = |shape: Shape, right: &[Op], wrong: &[(&str, usize, Op)]| {
         let judge = |ops: &[Op]| {

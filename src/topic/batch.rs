@@ -110,9 +110,10 @@ impl<T: Send + 'static> Seat<T> {
                 Ok(()) if out.len() > before => return Ok(out.len() - before),
                 Ok(()) => {}
                 Err(Some(Fresh::Behind)) => {
-                    if let Some(item) = self.take_kept::<M>()? {
+                    if let Some(item) = self.take_kept::<M>(max)? {
                         out.push(item);
-                        return Ok(1);
+                        self.take_more_kept::<M>(max - 1, out);
+                        return Ok(out.len() - before);
                     }
                 }
                 Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,

@@ -4,6 +4,7 @@
 //! What comes next is set aside when a loss is told, so that it cannot be lost in its turn before it is received: a loss is followed by a message,
 //! however much is published between two receives.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::delivery::conflate::Conflated;
@@ -28,8 +29,8 @@ pub(crate) struct Kept<T> {
     lost: LagLog,
     /// Losses that are told before `next`.
     telling: LagLog,
-    /// What comes next: no loss noted since is told before it.
-    next: Option<(u64, (T, MetaRef))>,
+    /// What comes next: no loss noted since is told before it. Of one that drops, as many as were asked for when a loss was found.
+    next: VecDeque<(u64, (T, MetaRef))>,
     /// How many the filter did not want.
     pub(crate) filtered: u64,
 }
@@ -48,12 +49,12 @@ impl<T> Kept<T> {
     /// Empties the store: messages for the caller to drop, outside of the lock, and losses to tell.
     pub(crate) fn forget(&mut self) -> (Vec<(T, MetaRef)>, [LagLog; 2]) {
         let mut messages = self.messages.clear();
-        messages.extend(self.next.take().map(|(_, message)| message));
+        messages.extend(self.next.drain(..).map(|(_, message)| message));
         (messages, [std::mem::take(&mut self.telling), std::mem::take(&mut self.lost)])
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.messages.len() + usize::from(self.next.is_some())
+        self.messages.len() + self.next.len()
     }
 
     /// How many are lost, of those not told yet.
@@ -62,14 +63,14 @@ impl<T> Kept<T> {
     }
 
     fn has_next(&self) -> bool {
-        self.next.is_some() || !self.telling.is_empty()
+        !self.next.is_empty() || !self.telling.is_empty()
     }
 
     /// What the receiver gets; it leaves the ring to others once there is nothing more here.
     fn pop(&mut self, cursor: &Cursor<T, Arc<Meta>>) -> Next<T> {
         let next = match self.telling.pop() {
             Some(lagged) => Next::Lagged(lagged),
-            None => self.next.take().map_or(Next::Nothing, |(offset, (value, meta))| {
+            None => self.next.pop_front().map_or(Next::Nothing, |(offset, (value, meta))| {
                 Next::Message(Taken { offset, value, meta })
             }),
         };
@@ -89,7 +90,7 @@ impl<T> SideStoreOf<T> {
                 messages: Conflated::new(keys),
                 lost: LagLog::default(),
                 telling: LagLog::default(),
-                next: None,
+                next: VecDeque::new(),
                 filtered: 0,
             }),
         }
@@ -100,15 +101,28 @@ impl<T> SideStoreOf<T> {
         let mut kept = self.kept.lock();
         if !kept.has_next() {
             kept.telling = std::mem::take(&mut kept.lost);
-            kept.next = kept.messages.pop();
+            let next = kept.messages.pop();
+            kept.next.extend(next);
         }
         kept.pop(cursor)
     }
 
-    /// What comes next where what the cursor was moved past is lost.
-    pub(crate) fn next_behind(&self, window: &Window<T, Arc<Meta>>, cursor: &Cursor<T, Arc<Meta>>, line: &Line) -> Next<T> {
+    /// The next of what was set aside, if that goes on without a loss.
+    pub(crate) fn one_more(&self, cursor: &Cursor<T, Arc<Meta>>) -> Option<Taken<T>> {
         let mut kept = self.kept.lock();
-        let next = match self.set_aside(&mut kept, window, cursor, line) {
+        if kept.next.is_empty() || !kept.telling.is_empty() {
+            return None;
+        }
+        match kept.pop(cursor) {
+            Next::Message(taken) => Some(taken),
+            _ => None,
+        }
+    }
+
+    /// What comes next where what the cursor was moved past is lost; up to `max` messages are set aside.
+    pub(crate) fn next_behind(&self, window: &Window<T, Arc<Meta>>, (cursor, line): (&Cursor<T, Arc<Meta>>, &Line), max: usize) -> Next<T> {
+        let mut kept = self.kept.lock();
+        let next = match self.set_aside(&mut kept, window, (cursor, line), max) {
             Some(Nothing::Busy) => Next::Busy,
             _ => kept.pop(cursor),
         };
@@ -117,21 +131,30 @@ impl<T> SideStoreOf<T> {
         next
     }
 
-    /// Takes the next message that the filter wants, if none is set aside, and notes the losses before it; or says why there is none.
-    fn set_aside(&self, kept: &mut Kept<T>, window: &Window<T, Arc<Meta>>, cursor: &Cursor<T, Arc<Meta>>, line: &Line) -> Option<Nothing> {
+    /// Takes what comes next and the filter wants, if nothing is set aside, and notes the losses before it; or says why there is nothing.
+    fn set_aside(
+        &self,
+        kept: &mut Kept<T>,
+        window: &Window<T, Arc<Meta>>,
+        (cursor, line): (&Cursor<T, Arc<Meta>>, &Line),
+        max: usize,
+    ) -> Option<Nothing> {
         for _ in 0..LOOKS {
-            if kept.next.is_some() {
+            if !kept.next.is_empty() {
                 return None;
             }
-            let (lost, read) = window.catch_up(cursor, line, |p, value, meta| (p, self.copy(value, meta)));
+            let mut uncopied = LagLog::default();
+            let (lost, taken) = window.catch_up(cursor, line, max as u64, |p, value, meta| match self.copy(value, meta) {
+                Copied::Wanted(message) => kept.next.push_back((p, message)),
+                Copied::Unwanted => kept.filtered += 1,
+                Copied::Lost => uncopied.add(p, p + 1),
+            });
             if let Some(range) = lost {
                 kept.telling.add(range.from, range.to);
             }
-            match read {
-                Ok((p, Copied::Wanted(message))) => kept.next = Some((p, message)),
-                Ok((_, Copied::Unwanted)) => kept.filtered += 1,
-                Ok((p, Copied::Lost)) => kept.telling.add(p, p + 1),
-                Err(nothing) => return Some(nothing),
+            std::iter::from_fn(|| uncopied.pop()).for_each(|lagged| kept.telling.add_all(lagged));
+            if let Err(nothing) = taken {
+                return Some(nothing);
             }
         }
         Some(Nothing::Busy)

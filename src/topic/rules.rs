@@ -26,7 +26,8 @@ pub enum Overflow {
     /// Publishing fails with `Full`, without waiting.
     Fail,
     /// The oldest messages are dropped, up to an eighth of the capacity at a time; the subscription is told how many by one receive, and the next gives
-    /// the message behind them: that one is set aside when the loss is told, so it is not lost however much is published meanwhile.
+    /// the message behind them (of a batch, as many as were asked for): it is set aside when the loss is told, so it is not lost however much is published
+    /// meanwhile.
     ///
     /// A receiver that finds itself behind does that under a lock of the subscription: its filter and the payload's `Clone` are run there, and must not
     /// use the subscription themselves.

@@ -201,7 +201,7 @@ impl<T: Send + 'static> Seat<T> {
                 }
                 Fresh::Behind => {
                     drop(credit);
-                    if let Some(item) = self.take_kept::<M>()? {
+                    if let Some(item) = self.take_kept::<M>(1)? {
                         return Ok(item);
                     }
                 }
@@ -258,7 +258,7 @@ impl<T: Send + 'static> Seat<T> {
 
     /// The cursor was overtaken: what is kept comes before the messages in the ring. The *behind* bit keeps everybody from the ring until the last of
     /// that is taken, so that nobody sees an older message after a newer one.
-    pub(super) fn take_kept<M: Mode>(&mut self) -> Result<Option<M::Item<T>>, Blocked> {
+    pub(super) fn take_kept<M: Mode>(&mut self, max: usize) -> Result<Option<M::Item<T>>, Blocked> {
         let state = self.state.clone();
         let (Some(store), Ring::Window(window, _), Place::Cursor(cursor)) = (&state.side_store, &state.shared.ring, &state.place) else {
             return Ok(None);
@@ -269,7 +269,7 @@ impl<T: Send + 'static> Seat<T> {
             None
         };
         let next = match (state.rules.overflow, self.line()) {
-            (Overflow::DropOldest, Some(line)) => store.next_behind(window, cursor, line),
+            (Overflow::DropOldest, Some(line)) => store.next_behind(window, (cursor, line), max),
             _ => store.next_kept(cursor),
         };
         match next {
@@ -285,6 +285,23 @@ impl<T: Send + 'static> Seat<T> {
             }
             Next::Busy => Err(Blocked::Busy),
             Next::Nothing => Ok(None),
+        }
+    }
+
+    /// After that: up to `most` of what was set aside with it.
+    pub(super) fn take_more_kept<M: Mode>(&mut self, most: usize, out: &mut Vec<M::Item<T>>) {
+        let state = self.state.clone();
+        let (Some(store), Place::Cursor(cursor)) = (&state.side_store, &state.place) else {
+            return;
+        };
+        for _ in 0..most {
+            let credit = if M::EXPLICIT { self.lender.lend() } else { None };
+            if M::EXPLICIT && credit.is_none() {
+                return;
+            }
+            let Some(taken) = store.one_more(cursor) else { return };
+            self.taken_one();
+            out.push(self.hand_over::<M>(taken, credit));
         }
     }
 

@@ -61,11 +61,10 @@ impl Reader {
             self.was_told = false;
             self.see(p..p + 1);
         } else {
-            let (lost, next) = self.window.catch_up(&self.cursor, &self.line, |p, value, _| (p, *value));
-            if let Ok((p, value)) = next {
-                assert_eq!(value, p + 10);
+            let (lost, next) = self.window.catch_up(&self.cursor, &self.line, 1, |p, value, _| {
+                assert_eq!(*value, p + 10);
                 *aside = Some(p);
-            }
+            });
             if let Some(Overtaken { from, to }) = lost {
                 assert!(from < to);
                 self.was_told = next.is_ok();

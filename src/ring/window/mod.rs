@@ -332,18 +332,20 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    /// For a cursor without a side store that was overtaken: says what was lost, and takes the next position in the same step, whose value `read` sees.
-    /// So there is something to go on with, however far the cursor is moved on before anybody asks. Everybody is kept from the ring meanwhile, until
-    /// [`Cursor::clear_behind`].
+    /// For a cursor without a side store that was overtaken: says what was lost, and takes up to `max` positions in a row, at least one, in the same step;
+    /// `read`, which does not unwind, sees their values. So there is something to go on with, however far the cursor is moved on before anybody asks.
+    /// Everybody is kept from the ring meanwhile, until [`Cursor::clear_behind`].
     ///
     /// Called under a lock of the caller's, the same for all of the cursor's subscribers. Without the lock, [`Window::left_empty_handed`] is to follow.
     #[cold]
-    pub(crate) fn catch_up<R>(
+    pub(crate) fn catch_up(
         &self,
         cursor: &Cursor<T, A>,
         line: &Line,
-        read: impl FnOnce(u64, &T, Option<&A>) -> R,
-    ) -> (Option<Overtaken>, Result<R, Nothing>) {
+        max: u64,
+        mut read: impl FnMut(u64, &T, Option<&A>),
+    ) -> (Option<Overtaken>, Result<u64, Nothing>) {
+        let most = max.min(self.capacity());
         loop {
             // Acquire: `lag_from` comes with it.
             let word = cursor.head.load(Acquire);
@@ -351,14 +353,21 @@ impl<T, A> Window<T, A> {
                 // It was moved elsewhere, or has left.
                 return (None, Err(self.why_nothing(cursor)));
             }
-            let claimed = cursor.advance(line, |now| {
-                (now == word && self.slots.full(position(word)).is_some()).then_some((1, ()))
-            });
-            if let Ok((h, (), _announced)) = claimed {
-                let lost = cursor.tell(word, h + 1);
-                let stamp = self.slots.full(h).expect("full while announced");
-                // SAFETY: I4: `h` was announced before its stamp was checked, and claimed while announced.
-                return (lost, Ok(unsafe { self.slots.read(h, stamp, |value, with| read(h, value, with)) }));
+            let run = |now| {
+                if now == word {
+                    run_of(self.slots.full_run(position(word), most))
+                } else {
+                    None
+                }
+            };
+            if let Ok((h, n, _announced)) = cursor.advance(line, run) {
+                let lost = cursor.tell(word, h + n);
+                for p in h..h + n {
+                    let stamp = self.slots.full(p).expect("full while announced");
+                    // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
+                    unsafe { self.slots.read(p, stamp, |value, with| read(p, value, with)) };
+                }
+                return (lost, Ok(n));
             }
             let nothing = self.nothing(position(word));
             if nothing == Nothing::Busy && cursor.head.load(Acquire) == word {
