@@ -189,3 +189,30 @@ fn two_threads_that_select_share_the_work() {
         assert_eq!(threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>(), 1000);
     });
 }
+
+/// Symptom: of a closed topic, a paused subscription with something kept beside the ring was ready, again and again, though a receive gave nothing. Cause:
+/// only what stood in the ring was looked at.
+#[test]
+fn a_paused_subscription_of_a_closed_topic_is_not_ready_while_something_is_kept_for_it() {
+    for overflow in [Overflow::DropOldest, Overflow::Conflate { keys: 2 }] {
+        let broker = broker();
+        let topic = broker.topic_with("t", TopicOptions::<u64>::new().capacity(1)).unwrap();
+        let sub = topic.subscribe_with(SubscribeOptions::new("s").overflow(overflow)).unwrap();
+        for n in 0..4 {
+            topic.message(n).key([n as u8]).publish().unwrap();
+        }
+        assert!(matches!(sub.try_recv(), Err(TryRecvError::Lagged(_))));
+        while sub.stats().pending > 1 {
+            sub.try_recv().unwrap().ack().unwrap();
+        }
+        sub.pause();
+        topic.close();
+        assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Empty);
+        assert_eq!((sub.is_ready(), select(&[&sub], soon())), (false, None), "{overflow:?}");
+        sub.resume();
+        assert!(sub.is_ready());
+        assert_eq!(sub.try_recv().unwrap().into_inner().unwrap(), 3);
+        assert!(sub.is_ready());
+        assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Closed);
+    }
+}

@@ -49,12 +49,13 @@ impl<T> SubscriptionState<T> {
         if beside.ended || !beside.lag.is_empty() {
             return true;
         }
-        let fresh = fresh && !beside.is_parked_full(&self.rules);
-        if !beside.paused && (fresh || !beside.ready.is_empty()) {
+        let is_due = fresh && !beside.is_parked_full(&self.rules);
+        if !beside.paused && (is_due || !beside.ready.is_empty()) {
             drop(beside);
             return !needs_credit || self.credit.watch() < u64::from(self.rules.max_in_flight);
         }
-        let nothing_left = self.shared.ring.is_closed() && self.position() >= self.shared.ring.end() && !beside.has_more();
+        // What is kept beside the ring counts as fresh, too.
+        let nothing_left = self.shared.ring.is_closed() && self.position() >= self.shared.ring.end() && !fresh && !beside.has_more();
         drop(beside);
         nothing_left && self.credit.watch() == 0
     }
