@@ -249,6 +249,67 @@ fn delivered_and_lost_make_up_what_was_published_under_load() {
     }
 }
 
+/// Two that compete for single messages and batches of a few sizes, behind two publishers: each sees offsets ascend, each offset is delivered, told lost or
+/// not wanted, once.
+#[test]
+fn who_falls_behind_again_and_again_and_takes_batches_sees_offsets_ascend_and_misses_nothing_in_silence() {
+    const PUBLISHED: u64 = 20_000;
+    for (capacity, odd_only, credit) in [(1, false, 1024), (4, true, 2), (32, false, 3), (64, true, 1024)] {
+        let topic = topic(capacity);
+        let options = SubscribeOptions::new("s").overflow(Overflow::DropOldest).max_in_flight(credit);
+        let options = if odd_only { options.filter(|n| n % 2 == 1) } else { options };
+        let sub = topic.subscribe_with(options).unwrap();
+        let receive = |turn: usize| {
+            let (mut own, mut got, mut lost, mut batch, mut turn) = (sub.subscriber(), Vec::new(), Vec::new(), Vec::new(), turn);
+            loop {
+                turn += 1;
+                let received = match turn % 4 {
+                    0 => own.recv().map(|delivery| batch.push(delivery)),
+                    1 => sub.recv().map(|delivery| batch.push(delivery)),
+                    n => own.recv_batch(&mut batch, 3 * n).map(drop),
+                };
+                match received {
+                    Ok(()) => {
+                        got.extend(batch.iter().map(|delivery| delivery.offset().get()));
+                        sub.ack_batch(batch.drain(..)).unwrap();
+                    }
+                    Err(RecvError::Lagged(lagged)) => {
+                        assert_eq!(lagged.lost, lagged.to.get() - lagged.from.get());
+                        assert!(
+                            got.last().is_none_or(|last| *last < lagged.from.get()),
+                            "a loss is told before what comes behind it"
+                        );
+                        lost.extend(lagged.from.get()..lagged.to.get());
+                    }
+                    Err(_) => return (got, lost),
+                }
+            }
+        };
+        let (got, lost) = thread::scope(|scope| {
+            let readers = [0, 2].map(|turn| {
+                let receive = &receive;
+                scope.spawn(move || receive(turn))
+            });
+            let publishers = [0, 1].map(|_| scope.spawn(|| (0..PUBLISHED / 2).for_each(|n| drop_receipt(topic.publish(n)))));
+            publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+            topic.close();
+            readers
+                .into_iter()
+                .map(|reader| reader.join().unwrap())
+                .fold((Vec::new(), Vec::new()), |all, (got, lost)| {
+                    assert!(got.is_sorted(), "one subscriber sees offsets ascend (G1)");
+                    ([all.0, got].concat(), [all.1, lost].concat())
+                })
+        });
+        let (stats, mut seen) = (sub.stats(), [&got[..], &lost].concat());
+        assert_eq!((stats.dropped, stats.lag), (lost.len() as u64, 0), "{stats:?}");
+        assert_eq!(seen.len() as u64 + stats.filtered, PUBLISHED, "capacity {capacity}");
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), got.len() + lost.len(), "none twice");
+    }
+}
+
 fn drop_receipt(published: Result<ringmq::Receipt, PublishError<u64>>) {
     assert!(published.is_ok());
 }

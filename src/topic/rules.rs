@@ -30,7 +30,7 @@ pub enum Overflow {
     /// meanwhile.
     ///
     /// A receiver that finds itself behind does that under a lock of the subscription: its filter and the payload's `Clone` are run there, and must not
-    /// use the subscription themselves.
+    /// use the subscription themselves, nor ask for statistics.
     DropOldest,
     /// Of the messages that the subscription falls behind, the last of each key is kept, for up to `keys` keys; the rest is dropped and
     /// the subscription told. Messages without a key count as one key. What is lost by the time a loss is told is followed by a message: the
