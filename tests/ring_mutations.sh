@@ -48,8 +48,8 @@ file=src/ring/window/scan.rs
 mutate 'a cursor joins beside one that moves values out' 's/        registry\.stop_moving\(\);\n(        registry\.joined)/$1/'
 mutate 'a cursor that moves values out is moved back as it is' 's/        registry\.stop_moving\(\);\n(        let to =)/$1/'
 mutate 'moving does not end with its cursor' 's/        registry\.stop_moving\(\);\n(        registry\.cursors\.retain)/$1/'
-mutate 'nobody remembers who may read beside a cursor that left' 's/(Some\(LEFT\)\);\n.*?)        registry\.read_by_others = [^\n]*\n/$1/s'
-mutate 'nobody remembers who may read beside a cursor that was moved back' 's/(forgotten = forget\(\);\n)        registry\.read_by_others = [^\n]*\n/$1/'
+mutate 'nobody remembers who may read beside a cursor that left' 's/(Some\(LEFT\)\)\.unwrap_or\(LEFT\);\n.*?)        registry\.read_by_others = [^\n]*\n/$1/s'
+mutate 'nobody remembers who may read beside a cursor that was moved back' 's/(forgotten = forget\([^\n]*\);\n)        registry\.read_by_others = [^\n]*\n/$1/'
 mutate 'a cursor starts at what was moved out' 's/freed\.max\(moved\.end\)/freed/'
 mutate 'the scan takes out what was moved out' 's/if registry\.has_moved\(f\)/if false/'
 mutate 'what is given back counts as moved out' 's/if given && registry\.moved\.end == claimed\.end/if false/'
@@ -57,6 +57,10 @@ mutate 'what was to be moved out is never given back' 's/word & !MOVES == claime
 mutate 'moving begins beside those who read' 's/to >= registry\.read_by_others && //'
 mutate 'moving begins anywhere' 's/\(word == to << 1\)\.then_some\(word \| MOVES\)/Some(word | MOVES)/'
 mutate 'what was moved out counts as read by nobody' 's/ - registry\.moved_within\(freed\.\.to\)//'
+
+file=src/ring/window/cursor.rs
+mutate 'what was told of a loss is not noted' 's/        self\.told\.store\(next, Relaxed\);\n//'
+mutate 'the ring is open again while a loss is not told' 's/self\.overtaken_by\(word\)\.is_none\(\)\.then_some\(word & !BEHIND\)/Some(word & !BEHIND)/'
 
 file=src/ring/window/mod.rs
 mutate 'a window drops what was moved out' 's/if registry\.has_moved\(p\)/if false/'
