@@ -66,6 +66,15 @@ impl Dir {
         self.vfs.rename(from, to).map_err(|e| LogError::io("rename", from, e))
     }
 
+    /// Tells whether nothing has this name: a rename would not ask, and not everything here was made by the log.
+    pub(crate) fn is_free(&self, path: &Path) -> Result<bool, LogError> {
+        match self.vfs.open(path, Open::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(e) if e.kind() != io::ErrorKind::InvalidInput => Err(LogError::io("look at", path, e)),
+            _ => Ok(false), // a file, or something else that has the name
+        }
+    }
+
     /// Removes a name; one that is not there is fine.
     pub(crate) fn unlink(&self, path: &Path) -> Result<(), LogError> {
         match self.vfs.unlink(path) {

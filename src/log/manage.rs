@@ -155,7 +155,7 @@ impl Shared {
                 lsn: Lsn(last.header.base),
             });
         };
-        let header = Header {
+        let mut header = Header {
             last: last.header.last,
             generation: 1 + old.iter().map(|s| s.header.generation).max().unwrap_or(0),
             epoch: self.epoch,
@@ -163,6 +163,9 @@ impl Shared {
             rewritten: None,
             ..first.header
         };
+        while !self.dir.is_free(&self.dir.segment(&header.name()))? {
+            header.generation += 1; // that name is somebody else's
+        }
         let before = old.iter().map(|s| self.block_bytes_of(s)).sum();
         let tmp = self.dir.temporary(self.spares.number());
         let file = self.dir.create(&tmp)?;
@@ -181,6 +184,11 @@ impl Shared {
         if header.rewritten.is_none() {
             self.dir.unlink(&tmp)?;
             return Ok(rewrote);
+        }
+        if !self.dir.is_free(&self.dir.segment(&header.name()))? {
+            self.dir.unlink(&tmp)?; // somebody took the name while the records were copied
+            let taken = std::io::ErrorKind::AlreadyExists.into();
+            return Err(LogError::io("rename", &tmp, taken));
         }
         self.put_in_place(&old, header, file, &tmp)?;
         moves.into_iter().for_each(|(tag, from, to)| moved(tag, from, to));
