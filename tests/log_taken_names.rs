@@ -1,6 +1,7 @@
 //! Goal: nothing that the log did not make is ever written over, whatever name it bears (G7).
 //!
-//! Method: strange files get the very names that a log is going to need. The log does what it was asked to, and the strangers are what they were.
+//! Method: strange files and directories get the very names that a log is going to need: for a segment to come, a spare, a new
+//! generation, a copy in the quarantine. The log does what it was asked to, and the strangers are what they were.
 #![cfg(all(feature = "disk", feature = "testing"))]
 
 mod log_support;
@@ -9,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ringmq::log::sim::SimDisk;
-use ringmq::log::{Background, Level, Log, LogError, LogOptions, OpenReport, Record};
+use ringmq::log::vfs::Vfs;
+use ringmq::log::{Background, Level, Log, LogError, LogOptions, OpenReport, Prewrite, Record};
 
 use log_support::session::{DIR, read_all};
 
@@ -20,7 +22,11 @@ fn options() -> LogOptions {
 }
 
 fn open(disk: &SimDisk) -> (Log, OpenReport) {
-    Log::open(Arc::new(disk.clone()), DIR, options()).expect("the disk is fine")
+    open_with(disk, options())
+}
+
+fn open_with(disk: &SimDisk, options: LogOptions) -> (Log, OpenReport) {
+    Log::open(Arc::new(disk.clone()), DIR, options).expect("the disk is fine")
 }
 
 fn append(log: &Log, offsets: std::ops::Range<u64>) {
@@ -36,6 +42,10 @@ fn offsets(log: &Log) -> Vec<u64> {
 
 fn segment(number: u64, generation: u32) -> PathBuf {
     Path::new(DIR).join(format!("log/{number:016x}-{number:016x}.{generation}.log"))
+}
+
+fn other(number: u64, suffix: &str) -> PathBuf {
+    Path::new(DIR).join(format!("log/{number:016x}.{suffix}"))
 }
 
 fn assert_untouched(disk: &SimDisk, strangers: &[PathBuf]) {
@@ -97,4 +107,68 @@ fn a_name_that_is_taken_while_a_rewriting_copies_is_left_to_who_has_it() {
     assert_eq!(rewrote.expect("another name is free").dropped, 3);
     append(&log, 20..21);
     assert_eq!(offsets(&log), (3..21).collect::<Vec<_>>());
+}
+
+/// Symptom: a strange file that came while the log was open was gone after a roll. Cause: the spare was renamed to the name of the next
+/// segment, and a spare to the next number, whoever had it. Fix: both pass over names that something has.
+#[test]
+fn segments_and_spares_to_come_pass_over_names_that_are_taken() {
+    for prewrite in [Prewrite::Auto, Prewrite::Never] {
+        let disk = SimDisk::new(1);
+        let (log, _) = open_with(&disk, options().prewrite(prewrite));
+        append(&log, 0..2);
+        let next = log.segments().last().expect("one is being written").last + 1;
+        let strangers: Vec<PathBuf> = [
+            segment(next, 0),
+            segment(next + 1, 0),
+            segment(next + 3, 0),
+            other(3, "spare"),
+            other(4, "tmp"),
+            other(6, "spare"),
+        ]
+        .into();
+        for stranger in &strangers {
+            disk.put(stranger, STRANGE);
+        }
+        append(&log, 2..60);
+        let oldest = log.segments()[0];
+        log.retire(oldest.first).expect("the disk is fine"); // used again, perhaps
+        append(&log, 60..80);
+        assert!(log.segments().len() > 5);
+        assert_untouched(&disk, &strangers);
+        let kept: Vec<u64> = offsets(&log);
+        assert_eq!(kept, (80 - kept.len() as u64..80).collect::<Vec<_>>());
+        log.close().expect("closed");
+        let (log, report) = open_with(&disk, options().prewrite(prewrite));
+        assert_eq!(offsets(&log), kept, "{report:?}");
+        assert!(report.damage.is_empty() && report.missing.is_empty(), "{report:?}");
+    }
+}
+
+/// Symptom: a directory with the name of the next segment kept a log from being opened. Cause: only files count for what the next
+/// number is. Fix: a name that anything has is passed over.
+#[test]
+fn a_directory_with_the_name_of_a_file_to_come_is_no_obstacle() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk);
+    append(&log, 0..20);
+    let next = log.segments().last().expect("one is being written").last + 1;
+    log.close().expect("closed");
+    disk.kill();
+    let mut strangers = vec![segment(next, 0)];
+    strangers.extend((1..20).flat_map(|number| [other(number, "spare"), other(number, "tmp")]));
+    strangers.retain(|stranger| disk.read(stranger).is_none());
+    for stranger in &strangers {
+        disk.create_dir(stranger).expect("a directory can be made");
+    }
+    let (log, report) = open(&disk);
+    assert_eq!(offsets(&log), (0..20).collect::<Vec<_>>());
+    assert_eq!(report.unknown, sorted(strangers), "{report:?}");
+    append(&log, 20..60);
+    assert_eq!(offsets(&log), (0..60).collect::<Vec<_>>());
+}
+
+fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.sort();
+    paths
 }

@@ -75,6 +75,30 @@ impl Dir {
         }
     }
 
+    /// The first number from this one on whose segment takes its name from nobody, and that name.
+    pub(crate) fn free_segment(&self, mut number: u64) -> Result<(SegmentName, PathBuf), LogError> {
+        loop {
+            let name = SegmentName {
+                first: number,
+                last: number,
+                generation: 0,
+            };
+            let path = self.segment(&name);
+            if self.is_free(&path)? {
+                return Ok((name, path));
+            }
+            number += 1;
+        }
+    }
+
+    /// The first number from this one on whose spare takes its names from nobody, neither the one that it is made under.
+    pub(crate) fn free_spare(&self, mut number: u64) -> Result<u64, LogError> {
+        while !(self.is_free(&self.temporary(number))? && self.is_free(&self.spare(number))?) {
+            number += 1;
+        }
+        Ok(number)
+    }
+
     /// Removes a name; one that is not there is fine.
     pub(crate) fn unlink(&self, path: &Path) -> Result<(), LogError> {
         match self.vfs.unlink(path) {

@@ -167,7 +167,7 @@ impl Shared {
             header.generation += 1; // that name is somebody else's
         }
         let before = old.iter().map(|s| self.block_bytes_of(s)).sum();
-        let tmp = self.dir.temporary(self.spares.number());
+        let tmp = self.dir.temporary(self.spares.number(&self.dir)?);
         let file = self.dir.create(&tmp)?;
         let mut rewriting = Rewriting::new(self, header, &*file, &tmp, most);
         let done = rewriting

@@ -189,16 +189,18 @@ struct Written {
 }
 
 fn make_segment(dir: &Dir, plan: &mut Plan, options: &LogOptions, start: &Start, log_id: u128, epoch: u64) -> Result<Fresh, LogError> {
-    let number = plan.next_number;
-    plan.next_number += 1;
+    let (name, path) = dir.free_segment(plan.next_number)?;
+    let spare = dir.free_spare(plan.next_spare)?;
+    plan.next_number = name.last + 1;
+    plan.next_spare = spare + 1;
     let making = Making {
         dir,
         options,
         start,
         header: Header {
             log_id,
-            first: number,
-            last: number,
+            first: name.first,
+            last: name.last,
             generation: 0,
             epoch,
             base: start.base.lsn,
@@ -209,16 +211,14 @@ fn make_segment(dir: &Dir, plan: &mut Plan, options: &LogOptions, start: &Start,
             fill: Fill::Zeros,
             rewritten: None,
         },
-        tmp: dir.temporary(plan.next_spare),
+        tmp: dir.temporary(spare),
     };
-    plan.next_spare += 1;
     let is_prewritten = options.prewrite == Prewrite::Auto && !dir.vfs.copies_on_write(&dir.log);
     let written = match making.in_new_file(is_prewritten) {
         Err(error) if error.is_full() => making.in_spare(plan)?,
         other => other?,
     };
     plan.report.reappended = written.reappended;
-    let path = dir.segment(&making.header.name());
     dir.rename(&making.tmp, &path)?;
     dir.sync_log()?;
     let link = Link {

@@ -71,7 +71,7 @@ impl Spares {
         survives: Survives,
         mut pause: impl FnMut() -> bool,
     ) -> Result<(), LogError> {
-        let number = self.number();
+        let number = self.number(dir)?;
         let tmp = dir.temporary(number);
         let made = self.fill(dir, &tmp, zeroed, survives, &mut pause);
         let file = match made {
@@ -128,16 +128,18 @@ impl Spares {
 
     /// Makes a spare of a segment that nobody needs any more. Its blocks stay in it; they belong to another number.
     pub(crate) fn recycle(&self, dir: &Dir, old: &std::path::Path) -> Result<(), LogError> {
-        let number = self.number();
+        let number = self.number(dir)?;
         let path = dir.spare(number);
         dir.rename(old, &path)?;
         self.adopt(dir, number).inspect_err(|_| drop(dir.unlink(&path)))
     }
 
-    pub(crate) fn number(&self) -> u64 {
+    /// A number whose names nobody has.
+    pub(crate) fn number(&self, dir: &Dir) -> Result<u64, LogError> {
         let mut next = self.next.lock();
-        *next += 1;
-        *next - 1
+        let number = dir.free_spare(*next)?;
+        *next = number + 1;
+        Ok(number)
     }
 
     pub(crate) fn put(&self, spare: Spare) {

@@ -18,7 +18,6 @@ use super::error::{self, LogError};
 use super::group::{Class, Group};
 use super::header::{Fill, Header};
 use super::hook::Staged;
-use super::name::SegmentName;
 use super::output::Output;
 use super::record::Lsn;
 use super::recover::Link;
@@ -266,15 +265,9 @@ impl Writer {
         shared.sync(&self.file, &self.segment.path, self.lsn)?;
         let align = shared.options.align;
         let needed = u64::from(Header::bytes_for(align)) + len;
-        let number = self.next_number;
-        let name = SegmentName {
-            first: number,
-            last: number,
-            generation: 0,
-        };
+        let (name, path) = shared.dir.free_segment(self.next_number)?;
         // Whatever happens from here on, this number is not tried again.
-        self.next_number += 1;
-        let path = shared.dir.segment(&name);
+        self.next_number = name.last + 1;
         let spare = match shared.spares.take(needed) {
             Some(spare) => match shared.dir.rename(&spare.path, &path) {
                 Ok(()) => spare,
@@ -293,8 +286,8 @@ impl Writer {
         }
         let header = Header {
             log_id: shared.log_id,
-            first: number,
-            last: number,
+            first: name.first,
+            last: name.last,
             generation: 0,
             epoch: shared.epoch,
             base: self.lsn,
