@@ -172,3 +172,73 @@ fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.sort();
     paths
 }
+
+/// A disk with a closed log, and the stray file that the next opening has to keep aside.
+fn with_stray(bytes: &[u8]) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk);
+    append(&log, 0..3);
+    log.close().expect("closed");
+    disk.kill();
+    disk.put(segment(500, 0), bytes);
+    disk
+}
+
+fn quarantine(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let dir = Path::new(DIR).join("quarantine");
+    let files = disk.files().into_iter().filter(|file| file.starts_with(&dir));
+    files.map(|file| (file.clone(), disk.read(&file).expect("it is there"))).collect()
+}
+
+/// Symptom: what an opening had kept aside was gone. Cause: what a later one kept aside of a file of the same name was written over it,
+/// or moved there. Fix: other bytes get a name of their own; the same bytes are not kept twice.
+#[test]
+fn what_was_kept_aside_before_is_not_written_over() {
+    let disk = with_stray(&[1; 5000]);
+    for (times, byte) in [(1, 1), (2, 2), (2, 2), (3, 3), (3, 1)] {
+        disk.put(segment(500, 0), &[byte; 5000]);
+        let (log, report) = open(&disk);
+        assert_eq!(report.quarantined.len(), 1, "{report:?}");
+        assert!(disk.read(&report.quarantined[0]) == Some(vec![byte; 5000]), "{report:?}");
+        assert_eq!(offsets(&log), [0, 1, 2]);
+        let kept: Vec<u8> = quarantine(&disk).iter().map(|(_, bytes)| bytes[0]).collect();
+        assert_eq!(kept, (1..=times).collect::<Vec<u8>>(), "each once: {disk:?}");
+        log.close().expect("closed");
+        disk.kill();
+    }
+}
+
+#[test]
+fn what_was_moved_aside_before_is_not_replaced() {
+    for older in [&b"moved here before"[..], &[9; 6000]] {
+        let disk = with_stray(&[1; 6000]);
+        assert!(disk.break_sector(segment(500, 0), 5120), "it is moved, not copied");
+        let there = Path::new(DIR).join("quarantine").join(segment(500, 0).file_name().expect("a name"));
+        disk.put(&there, older);
+        let (log, report) = open(&disk);
+        assert_eq!(report.quarantined.len(), 1, "{report:?}");
+        assert!(
+            report.quarantined[0] != there && disk.read(&there).as_deref() == Some(older),
+            "{report:?}"
+        );
+        assert_eq!(offsets(&log), [0, 1, 2]);
+        assert_eq!(quarantine(&disk).len(), 2, "{disk:?}");
+        assert_eq!(disk.read(segment(500, 0)), None);
+    }
+}
+
+/// What has the name of a copy need not be a file, and one that was interrupted leaves nothing that is in the way.
+#[test]
+fn a_directory_in_the_quarantine_is_no_obstacle() {
+    let disk = with_stray(&[1; 5000]);
+    let dir = Path::new(DIR).join("quarantine");
+    disk.create_dir(&dir).expect("a directory can be made");
+    let name = segment(500, 0).file_name().expect("a name").to_string_lossy().into_owned();
+    disk.create_dir(&dir.join(format!("{name}.0.bytes")))
+        .expect("a directory can be made");
+    let (log, report) = open(&disk);
+    assert_eq!(offsets(&log), [0, 1, 2]);
+    assert_eq!((report.quarantined.len(), report.kept.len()), (1, 0), "{report:?}");
+    let kept: Vec<Vec<u8>> = quarantine(&disk).into_iter().map(|(_, bytes)| bytes).collect();
+    assert!(kept == [vec![1; 5000]], "{disk:?}");
+}

@@ -1,10 +1,12 @@
 //! The quarantine: bytes that were cut off or could not be read, for whoever wants to look at them. The log never does.
 //!
 //! It holds so many files and bytes; then the oldest make room, and the report of the opening names them. What somebody else put there
-//! stays, and does not count. Nothing that one opening has put there makes room in the same opening: what finds none beside it stays
+//! stays, and does not count. Nothing is written over: what would have the name of another file gets a name of its own, unless it has the
+//! same bytes. Nothing that one opening has put there makes room in the same opening: what finds none beside it stays
 //! where it is, as does what cannot be copied, and is looked at again by the next opening.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::dir::Dir;
@@ -75,8 +77,11 @@ impl Aside {
         }
         self.thin_out(dir, len, report);
         dir.make_quarantine()?;
-        let name = path.file_name().unwrap_or_default();
-        let target = dir.quarantine.join(name);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(target) = free_name(dir, &path, &name) else {
+            OpenReport::push(&mut report.kept, &mut report.omitted, path);
+            return Ok(());
+        };
         dir.rename(&path, &target)?;
         dir.sync(&dir.quarantine)?;
         self.put(&target, len);
@@ -93,7 +98,7 @@ impl Aside {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(len);
         if let Some(earlier) = &mut self.earlier {
-            earlier.retain(|(other, _)| other != path); // written over
+            earlier.retain(|(other, _)| other != path); // the same bytes
         }
     }
 
@@ -120,9 +125,21 @@ fn copy(dir: &Dir, path: &Path, from: u64, len: u64) -> Result<PathBuf, LogError
     dir.make_quarantine()?;
     let stem = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     // Recovery that is interrupted again and again makes the same copy, not another one.
-    let copy = dir.quarantine.join(format!("{stem}.{from}.bytes"));
+    let tmp = dir.quarantine.join(format!("{stem}.{from}.tmp"));
+    let written = write_copy(dir, path, from, len, &tmp);
+    let named = written.and_then(|()| {
+        let taken = io::ErrorKind::AlreadyExists.into();
+        let copy = free_name(dir, &tmp, &format!("{stem}.{from}.bytes")).ok_or_else(|| LogError::io("rename", &tmp, taken))?;
+        dir.rename(&tmp, &copy).map(|()| copy)
+    });
+    let copy = named.inspect_err(|_| drop(dir.unlink(&tmp)))?;
+    dir.sync(&dir.quarantine)?;
+    Ok(copy)
+}
+
+fn write_copy(dir: &Dir, path: &Path, from: u64, len: u64, copy: &Path) -> Result<(), LogError> {
     let source = dir.open(path, Open::Read)?;
-    let target = dir.create(&copy)?;
+    let target = dir.create(copy)?;
     let mut window = Window::new();
     let mut done = 0;
     while done < len {
@@ -132,12 +149,37 @@ fn copy(dir: &Dir, path: &Path, from: u64, len: u64) -> Result<PathBuf, LogError
         if read.is_empty() {
             break;
         }
-        target.write_all_at(read, done).map_err(|e| LogError::io("write", &copy, e))?;
+        target.write_all_at(read, done).map_err(|e| LogError::io("write", copy, e))?;
         done += read.len() as u64;
     }
-    target.sync_data().map_err(|e| LogError::io("sync", &copy, e))?;
-    dir.sync(&dir.quarantine)?;
-    Ok(copy)
+    target.sync_data().map_err(|e| LogError::io("sync", copy, e))?;
+    Ok(())
+}
+
+/// A name in the quarantine that nothing has, or a file with the very bytes of this one. `None` if there are too many of that name.
+fn free_name(dir: &Dir, file: &Path, name: &str) -> Option<PathBuf> {
+    let mut names = (1..=MAX_FILES).map(|nth| match nth {
+        1 => dir.quarantine.join(name),
+        _ => dir.quarantine.join(format!("{name}.{nth}")),
+    });
+    // What cannot be looked at is not known to be the same.
+    names.find(|path| dir.is_free(path).unwrap_or(false) || has_same_bytes(dir, file, path).unwrap_or(false))
+}
+
+fn has_same_bytes(dir: &Dir, one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (dir.vfs.open(one, Open::Read)?, dir.vfs.open(other, Open::Read)?);
+    let len = one.len()?;
+    let mut is_same = other.len()? == len;
+    let (mut bytes, mut others) = (vec![0; PIECE], vec![0; PIECE]);
+    let mut done = 0;
+    while is_same && done < len {
+        let piece = (len - done).min(PIECE as u64) as usize;
+        one.read_exact_at(&mut bytes[..piece], done)?;
+        other.read_exact_at(&mut others[..piece], done)?;
+        is_same = bytes[..piece] == others[..piece];
+        done += piece as u64;
+    }
+    Ok(is_same)
 }
 
 /// What the log has put into the quarantine, with lengths.
@@ -157,9 +199,15 @@ fn kept(dir: &Dir) -> Vec<(PathBuf, u64)> {
     measured.collect()
 }
 
-/// `<name>.<position>.bytes` for a copy, `<name>` for a file that was moved.
+/// `<name>.<position>.bytes` for a copy, `.tmp` while it is made, `<name>` for a file that was moved; behind both a number from the
+/// second of that name on.
 fn is_ours(name: &str) -> bool {
-    let copied = name.strip_suffix(".bytes").and_then(|rest| rest.rsplit_once('.'));
+    let name = match name.rsplit_once('.') {
+        Some((first, nth)) if nth.parse::<u64>().is_ok() => first,
+        _ => name,
+    };
+    let copied = name.strip_suffix(".bytes").or_else(|| name.strip_suffix(".tmp"));
+    let copied = copied.and_then(|rest| rest.rsplit_once('.'));
     let name = match copied {
         Some((name, position)) if position.parse::<u64>().is_ok() => name,
         _ => name,
@@ -169,5 +217,7 @@ fn is_ours(name: &str) -> bool {
 
 const MAX_FILES: usize = 256;
 const MAX_BYTES: u64 = 256 << 20;
+/// How much is compared at once.
+const PIECE: usize = 64 << 10;
 /// More names than this are not looked at by one opening.
 const MAX_LISTED: usize = 4096;
