@@ -84,9 +84,23 @@ impl Shared {
     pub(crate) fn retire(&self, number: u64) -> Result<(), LogError> {
         let segment = self.sealed(number)?;
         self.check_lock()?;
+        self.keep_positions(&segment)?;
         self.table.replace(std::slice::from_ref(&segment), None);
         self.discard(segment)?;
         self.dir.sync_log()
+    }
+
+    /// Makes sure that the header of the active segment is on the device before the last sealed one goes: else a power cut could leave
+    /// nothing that says how far the log had come, and its positions would be handed out again.
+    fn keep_positions(&self, segment: &Arc<Segment>) -> Result<(), LogError> {
+        let all = self.table.all();
+        match &all[..] {
+            [.., last, active] if Arc::ptr_eq(last, segment) => {
+                let file = self.table.file(active)?;
+                self.sync_header(&file, &active.path, active.header.base)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn sealed(&self, number: u64) -> Result<Arc<Segment>, LogError> {

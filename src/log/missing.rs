@@ -2,8 +2,8 @@
 //!
 //! A successor says where its predecessor ended, so a gap between two segments is known. Nothing comes after the newest one, and
 //! one that is gone leaves a log that ends earlier. But every opening for writing begins with a segment of its own, which is durable
-//! before anything else of that opening: a segment that it has rewritten tells that its own is missing. A spare tells nothing: the
-//! segment may have been retired before its successor was durable.
+//! before anything else of that opening: a segment that it has rewritten tells that its own is missing. Spares are
+//! not asked: what they hold was retired.
 #![forbid(unsafe_code)]
 
 use super::dir::Dir;

@@ -354,12 +354,14 @@ impl Log {
     /// Removes a sealed segment, named by its first number. The owner has made sure that it does not need it, and that
     /// the next opening knows: a segment that is missing is reported.
     ///
-    /// Readers that are in it read it to its end.
+    /// Readers that are in it read it to its end. Positions never begin again: before the last sealed segment goes, the header of the
+    /// one that continues it is synced, unless that has happened.
     ///
     /// # Errors
     ///
     /// [`LogError::Gone`] when there is no such segment, or it is being written; [`LogError::Io`] when its file could
-    /// not be removed, and may be back at the next opening; [`LogError::Fenced`] when another writer has the directory now.
+    /// not be removed, and may be back at the next opening; [`LogError::Fenced`] when another writer has the directory now, or a sync
+    /// failed.
     pub fn retire(&self, segment: u64) -> Result<(), LogError> {
         let _one_at_a_time = self.shared.managing.lock();
         self.shared.retire(segment)

@@ -149,11 +149,20 @@ impl Shared {
     ///
     /// One at a time, because a failure is reported to one caller only: whoever syncs next must know of it.
     pub(crate) fn sync(&self, file: &Arc<dyn VfsFile>, path: &Path, upto: u64) -> Result<(), LogError> {
+        self.sync_unless(file, path, upto, |durable| durable >= upto)
+    }
+
+    /// Makes the header of the active segment survive a power cut, as any sync of what is behind it has done.
+    pub(crate) fn sync_header(&self, file: &Arc<dyn VfsFile>, path: &Path, base: u64) -> Result<(), LogError> {
+        self.sync_unless(file, path, base, |durable| durable > base)
+    }
+
+    fn sync_unless(&self, file: &Arc<dyn VfsFile>, path: &Path, upto: u64, is_done: impl FnOnce(u64) -> bool) -> Result<(), LogError> {
         let syncing = self.syncing.lock();
         if let Some(error) = self.fenced() {
             return Err(error);
         }
-        if !self.syncs() || self.durable.load(Ordering::Acquire) >= upto {
+        if !self.syncs() || is_done(self.durable.load(Ordering::Acquire)) {
             return Ok(());
         }
         let start = Instant::now();

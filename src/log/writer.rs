@@ -310,7 +310,6 @@ impl Writer {
             return Err(LogError::Full);
         }
         self.weigh_prewriting(shared);
-        self.segment.set_end(End::Known(self.lsn, Some(self.chain)));
         let link = Link {
             header,
             path,
@@ -319,6 +318,8 @@ impl Writer {
         };
         let segment = Arc::new(Segment::active(&link, Arc::clone(&spare.file)));
         shared.table.push(Arc::clone(&segment));
+        // Only now: whoever finds the old one sealed finds its successor, too.
+        self.segment.set_end(End::Known(self.lsn, Some(self.chain)));
         self.segment = segment;
         self.file = spare.file;
         self.position = u64::from(header.header_bytes);

@@ -100,6 +100,16 @@ pub struct Session {
     gone: BTreeMap<Name, u64>,
     /// When the order of records of different streams may first have changed.
     reordered: Option<u64>,
+    /// How far positions had been handed out for good, and when that was known.
+    reached: Vec<Positions>,
+}
+
+/// The end of the log, and the end of what is on the device.
+#[derive(Clone, Copy, Debug)]
+struct Positions {
+    time: u64,
+    end: u64,
+    durable: u64,
 }
 
 /// Stream and position. Only where these are unique, records can be given up one by one.
@@ -133,6 +143,24 @@ impl Session {
     /// The removal of these records was confirmed.
     pub fn confirm_gone(&mut self, records: &[Rec], now: u64) {
         self.gone.extend(records.iter().map(|record| (record.name(), now)));
+    }
+
+    /// Positions up to here have been handed out, by now.
+    pub fn reach(&mut self, end: u64, durable: u64, now: u64) {
+        self.reached.push(Positions { time: now, end, durable });
+    }
+
+    /// Judges where an opening after a crash lets the log go on: a position that was handed out is not given to other bytes.
+    pub fn judge_end(&self, at: At, loss: Loss, end: u64) -> Result<(), String> {
+        let known = self.reached.iter().filter(|positions| at.after(positions.time));
+        let least = known.map(|positions| match loss {
+            Loss::Process => positions.end,
+            Loss::Power => positions.durable,
+        });
+        match least.max() {
+            Some(least) if end < least => Err(format!("positions up to {least} were handed out, and the log goes on at {end}")),
+            _ => Ok(()),
+        }
     }
 
     /// Rewriting keeps the order within a stream only.

@@ -232,6 +232,7 @@ pub fn run(disk: &SimDisk, script: &Script, all_moments: bool, rng: &mut Rng) ->
         strange: None,
     };
     let opened_at = disk.calls();
+    run.session.reach(report.end.0, report.end.0, opened_at);
     let mut closed = false;
     let mut log = Some(log);
     for step in &script.steps {
@@ -247,6 +248,7 @@ pub fn run(disk: &SimDisk, script: &Script, all_moments: bool, rng: &mut Rng) ->
         } else {
             run.step(open, *step, rng);
             run.look();
+            run.session.reach(open.range().1.0, open.durable().0, disk.calls());
         }
     }
     if let Some(strange) = run.strange {
