@@ -638,3 +638,31 @@ fn nothing_is_left_of_a_spare_that_got_no_name() {
         }
     }
 }
+
+/// Symptom: after a crash, records were there and one that was submitted before them was not, though nobody had been told that it was
+/// refused. Cause: it found no space, and the data behind it in the same round did. Fix: data that is refused takes with it the data
+/// behind it in its round; facts go on.
+#[test]
+fn data_that_finds_no_space_takes_with_it_the_data_behind_it() {
+    let disk = SimDisk::new(1);
+    let options = options().prewrite(Prewrite::Never).block_bytes(1000);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options.clone()).unwrap();
+    let records = |offset| [Record::new(1, offset, &[7; 300])];
+    for offset in 0.. {
+        log.append(&records(offset), Level::Synced).unwrap();
+        if log.range().1.0 > 2600 {
+            break;
+        }
+    }
+    let before = read_all(&log).unwrap().len() as u64;
+    let first = log.submit(&records(before), Level::Os).unwrap();
+    disk.fail(Op::Rename, 1, Fault::NoSpace); // of the spare that is ready
+    let fact = note(&log, before);
+    let second = log.submit(&[Record::new(1, before + 1, &[7; 900])], Level::Os).unwrap();
+    assert!(matches!(first.try_wait(), Some(Err(LogError::Full))), "{:?}", first.try_wait());
+    assert!(matches!(second.try_wait(), Some(Err(LogError::Full))), "{:?}", second.try_wait());
+    assert_eq!(*fact.lock().unwrap(), Some(true), "facts go on");
+    disk.heal();
+    log.append(&records(before), Level::Synced).expect("there is space again");
+    assert_eq!(read_all(&log).unwrap().len() as u64, before + 2);
+}

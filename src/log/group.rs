@@ -145,6 +145,11 @@ impl Group {
         true
     }
 
+    /// Tells whether anything in it was refused for want of space.
+    pub(crate) fn is_refused_for_space(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.refused, Some(LogError::Full)))
+    }
+
     /// Takes out the records of refused parts.
     pub(crate) fn compact(&mut self) {
         if self.parts.iter().all(|part| part.refused.is_none() || part.records == 0) {

@@ -126,7 +126,9 @@ impl Writer {
                 part.refused = Some(LogError::Full);
                 continue;
             }
-            let Some(hook) = &mut part.hook else { continue };
+            let Some(hook) = part.hook.as_mut().filter(|_| part.refused.is_none()) else {
+                continue;
+            };
             let mut staged = Staged {
                 lsn: Lsn(self.lsn),
                 entries: mine,
@@ -265,7 +267,8 @@ impl Writer {
         shared.sync(&self.file, &self.segment.path, self.lsn)?;
         let align = shared.options.align;
         let needed = u64::from(Header::bytes_for(align)) + len;
-        let (name, path) = shared.dir.free_segment(self.next_number)?;
+        let found = shared.dir.free_segment(self.next_number);
+        let (name, path) = found.map_err(|error| if error.is_full() { LogError::Full } else { error })?;
         // Whatever happens from here on, this number is not tried again.
         self.next_number = name.last + 1;
         let spare = match shared.spares.take(needed) {

@@ -442,6 +442,10 @@ impl Run<'_> {
             }
             Err(e) => {
                 self.fail(entry);
+                if matches!(e, LogError::Full) && self.steps.iter().any(|step| matches!(step, Step::Note { .. })) {
+                    // A fact that it shared a block with was written without it, perhaps before it was told.
+                    self.session.entries[entry].failed = self.session.entries[entry].tried;
+                }
                 self.failed(&e);
             }
         }
