@@ -358,3 +358,45 @@ fn damage_that_opening_does_not_look_for_is_met_by_whoever_reads_there() {
     let (_, report) = open(&disk, options().verify(Verify::All));
     assert_eq!(report.damage, damage, "the same, before anybody reads");
 }
+
+/// Symptom: after an error, the buffer held another record, or a part of one. Cause: it was only emptied where the bytes were read and
+/// did not fit their checksum. Fix: it is empty after every error.
+#[test]
+fn after_any_error_the_buffer_is_empty() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk, options());
+    append(&log, 0..40);
+    let (all, _) = read_all(&log);
+    let (tag, location) = all[5];
+    let segments = log.segments();
+    let at = |lsn| Location { lsn, ..location };
+    let of = |generation| Location { generation, ..location };
+    let elsewhere = Tag { offset: 77, ..tag };
+    log.retire(segments[1].first).expect("sealed");
+    let cases = [
+        ("behind the end", tag, at(Lsn(u64::MAX / 2))),
+        ("beyond all numbers", tag, at(Lsn(u64::MAX))),
+        ("of another generation", tag, of(3)),
+        ("retired", tag, at(segments[1].from)),
+        ("too large", tag, Location { len: u32::MAX, ..location }),
+        ("another record", elsewhere, location),
+        ("a disk that fails", tag, location),
+        ("a disk that fails midway", tag, location),
+    ];
+    for (what, tag, location) in cases {
+        let mut bytes = b"old".to_vec();
+        match what {
+            "a disk that fails" => disk.fail(Op::Read, 1, Fault::Eio),
+            "a disk that fails midway" => {
+                disk.fail(Op::Read, 1, Fault::Short(7));
+                disk.fail(Op::Read, 2, Fault::Eio);
+            }
+            _ => {}
+        }
+        let failed = log.read(tag, location, &mut bytes);
+        assert!(failed.is_err() && bytes.is_empty(), "{what}: {failed:?}, {} bytes", bytes.len());
+    }
+    let mut bytes = b"old".to_vec();
+    log.read(tag, location, &mut bytes).expect("it is still there");
+    assert_eq!(bytes, body(tag.offset));
+}

@@ -325,7 +325,7 @@ impl Log {
         Ok(Reader::new(Arc::clone(&self.shared), from.0))
     }
 
-    /// Reads the body of one record into a buffer, replacing what is in it.
+    /// Reads the body of one record into a buffer, replacing what is in it. After an error the buffer is empty.
     ///
     /// # Errors
     ///

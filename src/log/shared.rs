@@ -271,8 +271,13 @@ impl Shared {
 }
 
 impl Shared {
-    /// Reads one record.
+    /// Reads one record. After an error the buffer is empty.
     pub(crate) fn read(&self, tag: Tag, location: Location, body: &mut Vec<u8>) -> Result<(), LogError> {
+        body.clear();
+        self.read_into(tag, location, body).inspect_err(|_| body.clear())
+    }
+
+    fn read_into(&self, tag: Tag, location: Location, body: &mut Vec<u8>) -> Result<(), LogError> {
         let lsn = location.lsn;
         let gone = LogError::Gone { lsn };
         block::check_record(location.len as usize)?;
@@ -290,7 +295,6 @@ impl Shared {
         }
         let file = self.table.file(&segment)?;
         let position = segment.header.position_of(lsn.0);
-        body.clear();
         body.resize(location.len as usize, 0);
         let read = match file.read_exact_at(body, position) {
             Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => {
@@ -302,7 +306,6 @@ impl Shared {
         if read.is_ok() && crc == location.crc {
             return Ok(());
         }
-        body.clear();
         if self.writer.is_none() && beside::what_became_of(&self.dir, &segment, Some(&*file))? != Became::Unchanged {
             return Err(gone);
         }
