@@ -412,6 +412,50 @@ fn a_full_queue_holds_up_futures_without_taking_their_batches() {
     assert_eq!(probe::queued(&log), 0);
 }
 
+/// Symptom: a log whose queue stayed full held more and more wakers. Cause: that of an append that was cancelled stayed until there was
+/// room. Fix: each append has one place for its waker, and takes it along when it is dropped.
+#[test]
+fn a_full_queue_keeps_no_waker_of_an_append_that_was_cancelled() {
+    let disk = SimDisk::new(1);
+    let view = Watched::new(&disk);
+    let (log, _) = Log::open(Arc::new(view.clone()), DIR, small_queue()).expect("the disk is fine");
+    thread::scope(|scope| {
+        let held = view.hold_syncs();
+        scope.spawn(|| log.append(&[Record::new(1, 0, b"first")], Level::Synced).expect("synced"));
+        view.wait_for_held(1);
+        fill(&log);
+        let mut waiting = batch(90, &[1; 400]);
+        let (told, stays) = woken();
+        let mut append = pin!(log.append_async(&mut waiting, Level::Os));
+        assert!(append.as_mut().poll(&mut Context::from_waker(&stays)).is_pending());
+        let held_by_test = 2; // `told` and `stays`
+        assert_eq!(Arc::strong_count(&told), held_by_test + 1, "one that waits is kept");
+        for _ in 0..100 {
+            let (cancelled, waker) = woken();
+            let mut other = batch(91, &[1; 400]);
+            {
+                let mut append = pin!(log.append_async(&mut other, Level::Os));
+                for _ in 0..3 {
+                    assert!(append.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                }
+                assert_eq!(Arc::strong_count(&cancelled), 3, "once, however often it is asked");
+            }
+            assert_eq!(Arc::strong_count(&cancelled), 2, "a cancelled append takes its waker along");
+        }
+        let (latest, waker) = woken();
+        assert!(append.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(
+            (Arc::strong_count(&told), Arc::strong_count(&latest)),
+            (2, 3),
+            "only the latest one"
+        );
+        drop(held);
+        until(|| latest.0.load(Ordering::Relaxed) > 0);
+        block_on(append).expect("there is room again");
+        assert_eq!(told.0.load(Ordering::Relaxed), 0);
+    });
+}
+
 #[test]
 fn those_who_wait_for_room_hear_of_the_end() {
     for fails in [false, true] {

@@ -4,7 +4,7 @@
 //! copied.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
 use super::batch::Batch;
@@ -36,7 +36,9 @@ pub(crate) struct Gate {
     /// Whether what is staged is to be written though nobody waits for it: its time has come, or a round left it behind.
     is_due: bool,
     pub(crate) shut: Option<LogError>,
-    room_wakers: Vec<Waker>,
+    /// Tasks that wait for room. Each has one place, and leaves it when it goes.
+    room_wakers: BTreeMap<RoomKey, Waker>,
+    next_room: RoomKey,
     /// How many waited for the last group that was synced.
     pub(crate) company: u64,
 }
@@ -52,9 +54,19 @@ impl Gate {
             leading: false,
             is_due: false,
             shut: None,
-            room_wakers: Vec::new(),
+            room_wakers: BTreeMap::new(),
+            next_room: 0,
             company: 0,
         }
+    }
+
+    /// Keeps the waker of a task until there is room, in the place of the one that it left before.
+    fn wait_for_room(&mut self, waits: Waits<'_>) -> Option<Waker> {
+        let key = *waits.key.get_or_insert_with(|| {
+            self.next_room += 1;
+            self.next_room
+        });
+        self.room_wakers.insert(key, waits.waker.clone())
     }
 
     /// The group that takes that many more.
@@ -71,6 +83,16 @@ impl Gate {
         let last = self.staged.len() - 1;
         &mut self.staged[last]
     }
+}
+
+/// Which task it is that waits for room.
+pub(crate) type RoomKey = u64;
+
+/// A task that can wait for room.
+pub(crate) struct Waits<'a> {
+    /// `None` until it does so for the first time.
+    pub(crate) key: &'a mut Option<RoomKey>,
+    pub(crate) waker: &'a Waker,
 }
 
 /// What is to be appended.
@@ -144,7 +166,7 @@ pub(crate) enum Turned {
 
 impl Shared {
     /// Puts a batch into the queue, if there is room.
-    pub(crate) fn enqueue<E: Entered>(&self, input: &mut Input<'_>, order: Order, waker: Option<&Waker>) -> Result<E, Turned> {
+    pub(crate) fn enqueue<E: Entered>(&self, input: &mut Input<'_>, order: Order, waits: Option<Waits<'_>>) -> Result<E, Turned> {
         let (records, bytes) = match input {
             Input::One(record, _) => (1, record.body.len()),
             Input::Batch(batch) => (batch.len(), batch.bytes()),
@@ -161,11 +183,9 @@ impl Shared {
             return Err(Turned::Away(error.clone()));
         }
         if gate.bytes > 0 && gate.bytes + weight > self.options.queue_bytes {
-            if let Some(waker) = waker
-                && !gate.room_wakers.iter().any(|known| known.will_wake(waker))
-            {
-                gate.room_wakers.push(waker.clone());
-            }
+            let before = waits.and_then(|waits| gate.wait_for_room(waits));
+            drop(gate);
+            drop(before); // code of the user, outside the lock
             return Err(Turned::Full(order));
         }
         gate.bytes += weight;
@@ -211,6 +231,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A task does not wait for room any more. What it has left is to be dropped.
+    pub(crate) fn leave_room(&self, key: RoomKey) -> Option<Waker> {
+        self.gate.lock().room_wakers.remove(&key)
     }
 
     /// Empties the queue, or waits until somebody has.
@@ -294,7 +319,7 @@ impl Shared {
         if level == Level::Synced {
             gate.company = groups.iter().map(|group| group.blocking as u64).sum();
         }
-        tasks.append(&mut gate.room_wakers);
+        tasks.extend(std::mem::take(&mut gate.room_wakers).into_values());
         drop(gate);
         self.room.notify_all();
     }
@@ -348,7 +373,7 @@ impl Shared {
         let staged: Vec<Group> = gate.staged.drain(..).collect();
         gate.waiting = 0;
         self.company.store(0, Ordering::Relaxed);
-        let mut tasks = std::mem::take(&mut gate.room_wakers);
+        let mut tasks: Vec<Waker> = std::mem::take(&mut gate.room_wakers).into_values().collect();
         drop(gate);
         self.room.notify_all();
         for mut group in staged {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use super::batch::Batch;
 use super::error::LogError;
 use super::group::Class;
-use super::queue::{Input, Order, Ticket, Turned};
+use super::queue::{Input, Order, RoomKey, Ticket, Turned, Waits};
 use super::record::{Level, Placed};
 use super::shared::Shared;
 use crate::sync::Arc;
@@ -104,14 +104,38 @@ pub struct Append<'a> {
 
 #[derive(Debug)]
 enum State<'a> {
-    Entering(Arc<Shared>, &'a mut Batch, Level),
+    Entering(Entering<'a>),
     Settling(Receipt),
+}
+
+/// What has not entered the queue.
+#[derive(Debug)]
+struct Entering<'a> {
+    shared: Arc<Shared>,
+    batch: &'a mut Batch,
+    level: Level,
+    /// Its place among those who wait for room, once it has had one.
+    room: Option<RoomKey>,
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.room {
+            let waker = self.shared.leave_room(key);
+            drop(waker); // code of the user, outside the lock
+        }
+    }
 }
 
 impl<'a> Append<'a> {
     pub(crate) fn new(shared: Arc<Shared>, batch: &'a mut Batch, level: Level) -> Self {
         Self {
-            state: State::Entering(shared, batch, level),
+            state: State::Entering(Entering {
+                shared,
+                batch,
+                level,
+                room: None,
+            }),
         }
     }
 }
@@ -120,16 +144,21 @@ impl Future for Append<'_> {
     type Output = Result<Placed, LogError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Entering(shared, batch, level) = &mut self.state {
+        if let State::Entering(entering) = &mut self.state {
             let order = Order {
-                level: *level,
+                level: entering.level,
                 class: Class::Data,
                 hook: None,
                 waits: false,
                 may_lead: false,
             };
-            match shared.enqueue(&mut Input::Batch(batch), order, Some(cx.waker())) {
-                Ok(ticket) => self.state = State::Settling(Receipt::new(Arc::clone(shared), ticket)),
+            let shared = Arc::clone(&entering.shared);
+            let waits = Waits {
+                key: &mut entering.room,
+                waker: cx.waker(),
+            };
+            match shared.enqueue(&mut Input::Batch(entering.batch), order, Some(waits)) {
+                Ok(ticket) => self.state = State::Settling(Receipt::new(shared, ticket)),
                 Err(Turned::Away(error)) => return Poll::Ready(Err(error)),
                 Err(Turned::Full(_)) => {
                     // Nobody may be at it: data that is only submitted has no one who waits.
@@ -141,7 +170,7 @@ impl Future for Append<'_> {
         }
         match &mut self.state {
             State::Settling(receipt) => Pin::new(receipt).poll(cx),
-            State::Entering(..) => Poll::Pending,
+            State::Entering(_) => Poll::Pending,
         }
     }
 }
