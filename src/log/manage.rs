@@ -87,6 +87,7 @@ impl Shared {
         self.keep_positions(&segment)?;
         self.table.replace(std::slice::from_ref(&segment), None);
         self.discard(segment)?;
+        self.space.free();
         self.dir.sync_log()
     }
 
@@ -232,7 +233,9 @@ impl Shared {
         self.table.replace(old, Some(Arc::new(Segment::new(&link))));
         // An old file that may still be there is dead only as long as the new one is: that must not be retired then.
         let remove = |segment: &Arc<Segment>| self.dir.unlink(&segment.path);
-        let removed = old.iter().try_for_each(remove).and_then(|()| self.dir.sync_log());
+        let removed = old.iter().try_for_each(remove);
+        self.space.free();
+        let removed = removed.and_then(|()| self.dir.sync_log());
         removed.map_err(|error| self.fence(&error))
     }
 

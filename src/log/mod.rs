@@ -138,6 +138,7 @@ mod segment;
 mod shared;
 #[cfg(feature = "testing")]
 pub mod sim;
+mod space;
 mod spare;
 mod tail;
 pub mod vfs;
@@ -239,9 +240,10 @@ impl Log {
             return self.settle(Input::Batch(batch), level);
         }
         loop {
+            let freed = self.shared.space.freed();
             let mut copy = batch.duplicate();
             match self.settle(Input::Batch(&mut copy), level) {
-                Err(error) if self.shared.waits_for_space(&error) => self.shared.wait_for_space()?,
+                Err(error) if self.shared.waits_for_space(&error) => self.shared.wait_for_space(freed)?,
                 outcome => {
                     batch.clear();
                     return outcome;

@@ -179,7 +179,8 @@ pub enum OnDamage {
 pub enum WhenFull {
     /// Fail with [`LogError::Full`](super::LogError::Full).
     Fail,
-    /// Wait until there is space again.
+    /// Wait until there is space again. What this log frees, by retiring and rewriting, is known at once; what others free is looked
+    /// for every 50 ms.
     Wait,
 }
 

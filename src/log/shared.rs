@@ -17,11 +17,12 @@ use super::queue::{Gate, Input, Order, Ticket};
 use super::record::{Level, Location, Lsn, Tag};
 use super::report::{Damage, DamageKind};
 use super::segment::Table;
+use super::space::Space;
 use super::spare::Spares;
 use super::vfs::{VfsFile, VfsLock};
 use super::worker::Signal;
 use super::writer::Writer;
-use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, thread};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering};
 
 /// The state of an open log.
 ///
@@ -76,7 +77,7 @@ pub(crate) struct Shared {
     pub(crate) syncs: AtomicU64,
     /// Segments are retired and rewritten one at a time.
     pub(crate) managing: Mutex<()>,
-    spare_tried: Mutex<Option<Instant>>,
+    pub(crate) space: Space,
 }
 
 /// What the next sync is for.
@@ -133,7 +134,7 @@ impl Shared {
             blocks: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             managing: Mutex::new(()),
-            spare_tried: Mutex::new(None),
+            space: Space::new(),
         }
     }
 
@@ -258,12 +259,8 @@ impl Shared {
 
     /// Tries again to make a spare after there was no space, not too often. Tells whether there is one now.
     pub(crate) fn retry_spare(&self) -> bool {
-        if !self.is_inline() {
-            let mut tried = self.spare_tried.lock();
-            if tried.is_some_and(|at| at.elapsed() < RETRY) {
-                return false;
-            }
-            *tried = Some(Instant::now());
+        if !self.is_inline() && !self.space.may_try() {
+            return false;
         }
         self.make_spare(self.options.first_segment, || true);
         self.spares.is_ready()
@@ -322,12 +319,12 @@ impl Shared {
         })))
     }
 
-    /// Waits a little until there may be space again.
-    pub(crate) fn wait_for_space(&self) -> Result<(), LogError> {
+    /// Waits until there may be space again, more than when the log had freed some so often.
+    pub(crate) fn wait_for_space(&self, seen: u64) -> Result<(), LogError> {
         if self.is_inline() {
             return Err(LogError::Full); // nobody else would make space
         }
-        thread::sleep(RETRY);
+        self.space.wait(seen);
         let shut = self.gate.lock().shut.clone();
         shut.map_or(Ok(()), Err)
     }
@@ -374,6 +371,3 @@ fn describe(error: &LogError) -> Arc<str> {
         None => error.to_string().into(),
     }
 }
-
-/// How long to wait before looking for space again.
-const RETRY: Duration = Duration::from_millis(50);
