@@ -351,6 +351,34 @@ fn a_tail_torn_at_any_byte_is_cut_kept_aside_and_reported() {
     }
 }
 
+/// What no later block or segment tells of, nobody can miss: the report of an opening says so, and that is all there is to see.
+#[test]
+fn an_end_that_is_cut_between_two_blocks_shows_as_not_closed_and_no_more() {
+    let made = made(3);
+    let files = segments(&made);
+    let block = 408; // 72 + 24 + 8 + 300, aligned
+    for (file, is_last) in files.iter().zip((1..=files.len()).map(|n| n == files.len())) {
+        let whole = made.read(file).unwrap();
+        for blocks in 0..(whole.len() - 1024) / block {
+            for zeros in [0, 2000] {
+                let disk = made.copy();
+                let mut bytes = whole[..1024 + blocks * block].to_vec();
+                let is_cut = bytes.len() + zeros < whole.len() && whole[bytes.len()..][..4] != [0; 4];
+                bytes.resize(bytes.len() + zeros, 0);
+                disk.put(file, &bytes);
+                let (found, report, damage) = open(&disk).unwrap();
+                let place = format!("{blocks} blocks of {}: {report:?}", file.display());
+                if is_last && is_cut {
+                    assert!(!report.clean && report.cut.is_none() && report.damage.is_empty(), "{place}");
+                    assert!(found == (0..found.len() as u64).collect::<Vec<_>>() && damage == 0, "{place}");
+                } else if is_cut {
+                    assert!(!report.damage.is_empty() && found.len() < COUNT as usize, "{place}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn records_that_change_places_are_both_named() {
     let disk = SimDisk::new(3);

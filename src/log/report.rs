@@ -16,7 +16,12 @@ pub struct OpenReport {
     pub epoch: u64,
     /// Whether the log was new.
     pub created: bool,
-    /// Whether the last writer closed it properly.
+    /// Whether the last writer closed it properly. Only then is it known that nothing is missing at the end.
+    ///
+    /// What a later block or segment says was there is missed, and named. But behind the last block nothing does: if the file is cut
+    /// exactly between two blocks, or ends in zeros from there on, it is that of a writer that was killed before it wrote more. So blocks
+    /// that were synced may be missing without a word when this is `false`. An owner who must know keeps what
+    /// [`Log::durable`](super::Log::durable) said elsewhere, and compares it with `end`.
     pub clean: bool,
     /// The first position that the log still holds.
     pub first: Lsn,
