@@ -56,6 +56,13 @@ impl Dir {
         opened.map(Arc::from).map_err(|e| LogError::io("open", path, e))
     }
 
+    /// Opens a segment to look at it, and tells how much of it is to be looked at: no more than a segment can have.
+    pub(crate) fn open_to_look(&self, path: &Path) -> Result<(Arc<dyn VfsFile>, u64), LogError> {
+        let file = self.open(path, Open::Read)?;
+        let len = file.len().map_err(|e| LogError::io("read", path, e))?;
+        Ok((file, len.min(MAX_SEGMENT_FILE)))
+    }
+
     /// Makes a file, in the place of one of that name if there is one.
     pub(crate) fn create(&self, path: &Path) -> Result<Arc<dyn VfsFile>, LogError> {
         self.unlink(path)?;
@@ -204,6 +211,8 @@ pub(crate) fn read_front(file: &dyn VfsFile, limit: usize) -> io::Result<Vec<u8>
     Ok(bytes)
 }
 
+/// No segment file is larger; a file that claims to be is not believed.
+const MAX_SEGMENT_FILE: u64 = (1 << 30) + (64 << 20);
 /// More files than this are not a log: 64 TiB of segments of the usual size.
 const MAX_FILES: u64 = 1 << 20;
 const MAX_UNKNOWN: usize = 64;

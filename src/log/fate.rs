@@ -11,10 +11,9 @@ use super::crc;
 use super::dir::{self, Dir};
 use super::error::LogError;
 use super::header::{self, Found, Header};
-use super::recover::{Candidate, MAX_SEGMENT_FILE, Plan, blank_header, refuse_newer};
+use super::recover::{Candidate, Plan, blank_header, refuse_newer};
 use super::report::OpenReport;
 use super::scan;
-use super::vfs::Open;
 use super::window::Window;
 
 /// What to do with a file that is not a segment of the log.
@@ -45,9 +44,8 @@ impl Plan {
 
     /// Tells whether the device gives all of a file.
     fn is_readable(&self, dir: &Dir, file: &Candidate, header: &Header) -> Result<bool, LogError> {
-        let opened = dir.open(&file.path, Open::Read)?;
-        let limit = opened.len().map_err(|e| LogError::io("read", &file.path, e))?;
-        let source = self.source(&*opened, header, limit.min(MAX_SEGMENT_FILE));
+        let (opened, limit) = dir.open_to_look(&file.path)?;
+        let source = self.source(&*opened, header, limit);
         let mut window = Window::new();
         let read = source.last_nonzero(&mut window, 0);
         Ok(read.is_ok() && window.unreadable().is_empty())
@@ -64,12 +62,10 @@ impl Plan {
     /// What is in a file without a header. `None` if another log wrote it.
     pub(super) fn judge(&self, dir: &Dir, file: &Candidate) -> Result<Option<Fate>, LogError> {
         let read = |e| LogError::io("read", &file.path, e);
-        let opened = dir.open(&file.path, Open::Read)?;
+        let (opened, limit) = dir.open_to_look(&file.path)?;
         // What the device does not give is no header.
         let front = dir::read_front(&*opened, header::MIN_BYTES).unwrap_or_default();
-        let limit = opened.len().map_err(read)?;
         let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
-        let limit = limit.min(MAX_SEGMENT_FILE);
         let mut window = Window::new();
         let used = scan::first_block(&*opened, &mut window, file.name.first, 8, log_mix, limit).map_err(read)?;
         refuse_newer(&file.path, window.newer())?;

@@ -9,10 +9,9 @@
 use super::dir::Dir;
 use super::error::LogError;
 use super::record::Lsn;
-use super::recover::{self, Link, MAX_SEGMENT_FILE, Plan};
+use super::recover::{self, Link, Plan};
 use super::report::{Missing, OpenReport};
 use super::tail;
-use super::vfs::Open;
 use super::window::Window;
 
 impl Plan {
@@ -55,8 +54,7 @@ impl Plan {
     /// The end of the last block that can be read in a segment whose end nobody knows.
     fn end_of(&self, dir: &Dir, link: &Link) -> Result<Lsn, LogError> {
         let read = |e| LogError::io("read", &link.path, e);
-        let file = dir.open(&link.path, Open::Read)?;
-        let limit = file.len().map_err(read)?.min(MAX_SEGMENT_FILE);
+        let (file, limit) = dir.open_to_look(&link.path)?;
         let mut window = Window::new();
         let source = self.source(&*file, &link.header, limit);
         let found = tail::scan_tail(&source, &mut window, |_| {}).map_err(read)?;

@@ -14,10 +14,10 @@ use super::crc;
 use super::dir::Dir;
 use super::error::LogError;
 use super::header::{self, Header};
-use super::recover::{self, Candidate, MAX_SEGMENT_FILE, Plan, blank_header};
+use super::recover::{self, Candidate, Plan, blank_header};
 use super::scan::{self, Source};
 use super::tail::{self, Bad};
-use super::vfs::{Open, VfsFile};
+use super::vfs::VfsFile;
 use super::window::Window;
 
 impl Plan {
@@ -30,8 +30,7 @@ impl Plan {
         older: &[Candidate],
     ) -> Result<Option<Header>, LogError> {
         let read = |e| LogError::io("read", &file.path, e);
-        let opened = dir.open(&file.path, Open::Read)?;
-        let limit = opened.len().map_err(read)?.min(MAX_SEGMENT_FILE);
+        let (opened, limit) = dir.open_to_look(&file.path)?;
         let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
         // Whatever the alignment is, this one finds the first block.
         let first = scan::first_block(&*opened, &mut Window::new(), file.name.first, MIN_ALIGN, log_mix, limit).map_err(read)?;
@@ -77,8 +76,7 @@ impl Plan {
                 return Ok(Some(file));
             }
             let read = |e| LogError::io("read", &file.path, e);
-            let opened = dir.open(&file.path, Open::Read)?;
-            let limit = opened.len().map_err(read)?.min(MAX_SEGMENT_FILE);
+            let (opened, limit) = dir.open_to_look(&file.path)?;
             let first = scan::first_block(&*opened, &mut Window::new(), file.name.first, MIN_ALIGN, log_mix, limit);
             if first.map_err(read)?.is_some_and(|(_, first)| first.lsn < head.lsn) {
                 return Ok(Some(file));

@@ -22,7 +22,7 @@ use super::report::{Cut, Damage, DamageKind, Missing, OpenReport};
 use super::scan::Source;
 use super::segment::Segment;
 use super::tail::{self, Bad, Tail};
-use super::vfs::{Open, VfsFile};
+use super::vfs::VfsFile;
 use super::window::{SECTOR, Window};
 use super::{crc, record::Lsn};
 
@@ -395,8 +395,7 @@ impl Plan {
             return Ok(());
         }
         let read = |e| LogError::io("read", &last.path, e);
-        let file = dir.open(&last.path, Open::Read)?;
-        let limit = file.len().map_err(read)?.min(MAX_SEGMENT_FILE);
+        let (file, limit) = dir.open_to_look(&last.path)?;
         let mut window = Window::new();
         let mut damage = Vec::new();
         let source = self.source(&*file, &last.header, limit);
@@ -447,11 +446,10 @@ impl Plan {
         for index in 0..whole {
             let link = self.links[index].clone();
             let read = |e| LogError::io("read", &link.path, e);
-            let file = match dir.open(&link.path, Open::Read) {
+            let (file, limit) = match dir.open_to_look(&link.path) {
                 Err(error) if access == Access::Read && beside::is_gone(&error) => continue,
                 opened => opened?,
             };
-            let limit = file.len().map_err(read)?.min(MAX_SEGMENT_FILE);
             let header = &link.header;
             // Where nobody knows the end, nobody can say that something is missing there.
             let end = match (header.rewritten, link.end) {
@@ -525,9 +523,6 @@ pub(crate) fn damage_of(bad: Bad, link: &Link) -> Damage {
         to: Lsn(link.header.lsn_of(position + len)),
     }
 }
-
-/// No segment file is larger; a file that claims to be is not believed.
-pub(super) const MAX_SEGMENT_FILE: u64 = (1 << 30) + (64 << 20);
 
 pub(super) fn blank_header(log_id: u128, name: &SegmentName) -> Header {
     Header {
