@@ -19,6 +19,7 @@ use ringmq::log::{
 };
 
 use log_support::oracle::Rec;
+use log_support::records::segments;
 use log_support::rng::Rng;
 use log_support::session::{DIR, read_salvaging};
 
@@ -348,11 +349,7 @@ fn every_zeroed_or_misdirected_sector_is_noticed_and_costs_its_blocks_only() {
 #[test]
 fn a_damaged_log_can_be_refused_and_is_then_left_as_it_is() {
     let (disk, batches) = made();
-    let segment = disk
-        .files()
-        .into_iter()
-        .find(|f| f.extension().is_some_and(|e| e == "log"))
-        .unwrap();
+    let segment = segments(&disk).remove(0);
     let content = |disk: &SimDisk| -> Vec<_> { disk.files().into_iter().map(|f| (f.clone(), disk.read(&f))).collect() };
     // Somewhere in the first segment, behind its header: a record or the head of a block.
     for byte in [1100, 2000, 5000] {

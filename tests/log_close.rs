@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use ringmq::log::sim::SimDisk;
 use ringmq::log::vfs::StdVfs;
-use ringmq::log::{Background, Batch, Level, Log, LogOptions, Receipt, Record, Tag};
+use ringmq::log::{Background, Level, Log, LogOptions, Receipt, Record};
 
+use log_support::records::batch;
 use log_support::scratch::Scratch;
 use log_support::session::{DIR, read_all};
 use log_support::watched::Watched;
@@ -54,9 +55,7 @@ fn dropping_with_receipts_and_notes_under_way_ends_and_frees_the_directory() {
             let receipts: Vec<_> = (0..50)
                 .map(|i| log.submit(&[Record::new(1, i, &[1; 500])], Level::Synced).unwrap())
                 .collect();
-            let mut batch = Batch::new();
-            batch.push(Tag::default(), b"fact").unwrap();
-            log.note(&mut batch, None).unwrap();
+            log.note(&mut batch(50, b"fact"), None).unwrap();
             drop(log);
             for receipt in receipts {
                 let _ = receipt.wait(); // Ok or Closed, but an answer
@@ -74,18 +73,7 @@ fn closing_writes_everything_that_was_handed_over() {
         let receipts: Vec<_> = (0..100)
             .map(|i| log.submit(&[Record::new(1, i, &[1; 500])], Level::Os).unwrap())
             .collect();
-        let mut batch = Batch::new();
-        batch
-            .push(
-                Tag {
-                    topic: 1,
-                    offset: 100,
-                    ..Tag::default()
-                },
-                b"fact",
-            )
-            .unwrap();
-        log.note(&mut batch, None).unwrap();
+        log.note(&mut batch(100, b"fact"), None).unwrap();
         log.close().unwrap();
         for receipt in receipts {
             receipt.wait().unwrap();
@@ -139,17 +127,7 @@ fn closing_while_a_sync_is_under_way_and_others_wait_answers_everybody() {
                 thread::spawn(move || receipt.wait())
             })
             .collect();
-        let mut batch = Batch::new();
-        batch
-            .push(
-                Tag {
-                    topic: 1,
-                    offset: 10,
-                    ..Tag::default()
-                },
-                b"future",
-            )
-            .unwrap();
+        let mut batch = batch(10, b"future");
         let mut future = pin!(log.append_async(&mut batch, Level::Synced));
         assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let kept = log.submit(&[Record::new(1, 11, b"kept")], Level::Synced).unwrap();

@@ -13,6 +13,7 @@ use ringmq::log::sim::{Fault, Op, SimDisk};
 use ringmq::log::{Background, DamageKind, Level, Log, LogError, LogOptions, OnDamage, OpenReport, Record, Verify};
 
 use log_support::oracle::Rec;
+use log_support::records::segments;
 use log_support::session::{DIR, read_salvaging};
 
 fn options() -> LogOptions {
@@ -42,13 +43,6 @@ fn open(disk: &SimDisk) -> Result<(Vec<u64>, OpenReport, usize), LogError> {
     let offsets: Vec<u64> = found.iter().map(|r: &Rec| r.offset).collect();
     assert!(offsets.is_sorted_by(|a, b| a < b), "{offsets:?} are out of order: {report:?}");
     Ok((offsets, report, damage.len()))
-}
-
-fn segments(disk: &SimDisk) -> Vec<PathBuf> {
-    disk.files()
-        .into_iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "log"))
-        .collect()
 }
 
 fn all() -> Vec<u64> {
@@ -379,10 +373,10 @@ fn an_end_that_is_cut_between_two_blocks_shows_as_not_closed_and_no_more() {
     }
 }
 
-#[test]
-fn records_that_change_places_are_both_named() {
+/// A closed log of one segment: a block of four records, 64 bytes each, and one behind it. Tells its file, its identity and the bodies.
+fn with_a_block_of_four() -> (SimDisk, PathBuf, u128, Vec<Vec<u8>>) {
     let disk = SimDisk::new(3);
-    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
+    let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
     let bodies: Vec<Vec<u8>> = (0..4u8).map(|i| vec![0xA0 + i; 64]).collect();
     let records: Vec<_> = bodies.iter().enumerate().map(|(i, body)| Record::new(1, i as u64, body)).collect();
     log.append(&records, Level::Synced).unwrap();
@@ -390,6 +384,12 @@ fn records_that_change_places_are_both_named() {
     log.close().unwrap();
     disk.settle();
     let active = segments(&disk).pop().unwrap();
+    (disk, active, report.log_id, bodies)
+}
+
+#[test]
+fn records_that_change_places_are_both_named() {
+    let (disk, active, _, bodies) = with_a_block_of_four();
     let mut bytes = disk.read(&active).unwrap();
     let place = |bytes: &[u8], body: &[u8]| bytes.windows(64).position(|w| w == body).unwrap();
     let (a, b) = (place(&bytes, &bodies[1]), place(&bytes, &bodies[2]));
@@ -404,15 +404,7 @@ fn records_that_change_places_are_both_named() {
 #[test]
 fn a_record_whose_name_was_changed_under_a_right_seal_is_named_and_never_read() {
     // The front of the block is consistent and its checksum is right; only the tie between a body and its name says that it is another's.
-    let disk = SimDisk::new(3);
-    let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
-    let bodies: Vec<Vec<u8>> = (0..4u8).map(|i| vec![0xA0 + i; 64]).collect();
-    let records: Vec<_> = bodies.iter().enumerate().map(|(i, body)| Record::new(1, i as u64, body)).collect();
-    log.append(&records, Level::Synced).unwrap();
-    log.append(&[Record::new(1, 4, b"behind")], Level::Synced).unwrap();
-    log.close().unwrap();
-    disk.settle();
-    let active = segments(&disk).pop().unwrap();
+    let (disk, active, log_id, _) = with_a_block_of_four();
     let whole = disk.read(&active).unwrap();
     let (run, entries) = (1024 + 72, 1024 + 72 + 24);
     let first_body = entries + 4 * 8;
@@ -450,7 +442,7 @@ fn a_record_whose_name_was_changed_under_a_right_seal_is_named_and_never_read() 
         let disk = disk.copy();
         let mut bytes = whole.clone();
         change(&mut bytes, run, entries, first_body);
-        assert!(ringmq::log::probe::seal(&mut bytes, report.log_id) >= 3, "{what}");
+        assert!(ringmq::log::probe::seal(&mut bytes, log_id) >= 3, "{what}");
         disk.put(&active, &bytes);
         let (found, report, _) = open(&disk).unwrap();
         assert_eq!(found, left, "{what}: {report:?}");

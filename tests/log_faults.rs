@@ -12,6 +12,7 @@ use ringmq::log::sim::{Fault, Op, SimDisk};
 use ringmq::log::{Background, Batch, Hook, Level, Log, LogError, LogOptions, Prewrite, Reached, Record, Tag};
 
 use log_support::oracle::Rec;
+use log_support::records::segments;
 use log_support::session::{DIR, read_all};
 
 fn options() -> LogOptions {
@@ -388,19 +389,24 @@ fn a_failing_call_in_the_first_opening_leaves_something_that_opens() {
     }
 }
 
-#[test]
-fn a_sector_that_cannot_be_read_costs_its_records_only() {
-    let made = SimDisk::new(1);
-    let log = open(&made).unwrap();
+/// A closed log.
+fn closed(options: LogOptions) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options).unwrap();
     (0..RUN).for_each(|i| append(&log, i, Level::Synced).unwrap());
     log.close().unwrap();
-    let files = made.files();
-    let segments: Vec<_> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
+    disk.settle();
+    disk
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_costs_its_records_only() {
+    let made = closed(options());
     let mut broken = 0;
-    for segment in segments {
-        for sector in 2..made.read(segment).unwrap().len() / 512 {
+    for segment in segments(&made) {
+        for sector in 2..made.read(&segment).unwrap().len() / 512 {
             let disk = made.copy();
-            disk.break_sector(segment, sector as u64 * 512);
+            disk.break_sector(&segment, sector as u64 * 512);
             let opened = Log::open(Arc::new(disk.clone()), DIR, options());
             let (log, report) = match opened {
                 Ok(opened) => opened,
@@ -422,13 +428,7 @@ fn a_sector_that_cannot_be_read_costs_its_records_only() {
 /// was taken for zeros, so there seemed to be neither identity nor segment. Fix: a device that gives nothing is an error.
 #[test]
 fn a_device_that_gives_nothing_does_not_pass_for_an_empty_log() {
-    let disk = SimDisk::new(1);
-    let log = Log::open(Arc::new(disk.clone()), DIR, options().segment_bytes(64 << 10, 64 << 10))
-        .unwrap()
-        .0;
-    (0..RUN).for_each(|i| append(&log, i, Level::Synced).unwrap());
-    log.close().unwrap();
-    disk.settle();
+    let disk = closed(options().segment_bytes(64 << 10, 64 << 10));
     for k in 1..20 {
         let dying = disk.copy();
         dying.fail_from(Op::Read, k, Fault::Eio);
@@ -450,11 +450,7 @@ fn a_segment_whose_header_cannot_be_read_is_not_given_up() {
     append(&log, 0, Level::Synced).unwrap();
     drop(log);
     disk.kill();
-    let segment = disk
-        .files()
-        .into_iter()
-        .find(|f| f.extension().is_some_and(|e| e == "log"))
-        .unwrap();
+    let segment = segments(&disk).remove(0);
     let dying = disk.copy();
     dying.break_sector(&segment, 0);
     dying.break_sector(&segment, 512);
@@ -467,16 +463,9 @@ fn a_segment_whose_header_cannot_be_read_is_not_given_up() {
 /// Goal: two bad sectors cost no more than what they held, even where a header or the identity is both of them.
 #[test]
 fn an_identity_or_a_header_that_cannot_be_read_is_taken_from_elsewhere() {
-    let made = SimDisk::new(1);
-    let log = open(&made).unwrap();
-    (0..RUN).for_each(|i| append(&log, i, Level::Synced).unwrap());
-    log.close().unwrap();
-    made.settle();
-    for file in made
-        .files()
-        .into_iter()
-        .filter(|f| f.ends_with("META") || f.extension().is_some_and(|e| e == "log"))
-    {
+    let made = closed(options());
+    let meta = made.files().into_iter().find(|f| f.ends_with("META")).unwrap();
+    for file in segments(&made).into_iter().chain([meta]) {
         let disk = made.copy();
         disk.break_sector(&file, 0);
         disk.break_sector(&file, 512);

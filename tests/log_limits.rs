@@ -14,27 +14,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use ringmq::log::sim::{Fault, Op, SimDisk};
-use ringmq::log::{Append, Background, Batch, Level, Log, LogError, LogOptions, Placed, Record, Tag, WhenFull, probe};
+use ringmq::log::{Append, Background, Batch, Level, Log, LogError, LogOptions, Placed, Record, WhenFull, probe};
 
+use log_support::records::{batch, tag};
 use log_support::session::{DIR, read_all};
 use log_support::watched::{Watched, until};
 
 fn open(disk: &SimDisk, options: LogOptions) -> Log {
     Log::open(Arc::new(disk.clone()), DIR, options).expect("the disk is fine").0
-}
-
-fn tag(offset: u64) -> Tag {
-    Tag {
-        topic: 1,
-        offset,
-        ..Tag::default()
-    }
-}
-
-fn batch(offset: u64, body: &[u8]) -> Batch {
-    let mut batch = Batch::new();
-    batch.push(tag(offset), body).expect("small");
-    batch
 }
 
 /// The offsets of all records.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ringmq::log::sim::SimDisk;
 use ringmq::log::{Background, Level, Log, LogOptions, OpenReport, Record};
 
+use log_support::records::segments;
 use log_support::session::{DIR, read_all};
 
 fn options() -> LogOptions {
@@ -29,11 +30,7 @@ fn append(log: &Log, offsets: std::ops::Range<u64>, level: Level) {
 }
 
 fn last_segment(disk: &SimDisk) -> PathBuf {
-    let files = disk.files();
-    files
-        .into_iter()
-        .rfind(|f| f.extension().is_some_and(|e| e == "log"))
-        .expect("a segment")
+    segments(disk).pop().expect("a segment")
 }
 
 /// The disk on which something is to be kept aside, the bytes of it, and the records that opening must find.

@@ -16,8 +16,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use ringmq::log::sim::SimDisk;
-use ringmq::log::{Background, Batch, Item, Level, Log, LogError, LogOptions, OpenReport, Record, Tag, Verify};
+use ringmq::log::{Background, Batch, Level, Log, LogError, LogOptions, OpenReport, Record, Tag, Verify};
 
+use log_support::records::{Stop, walk};
 use log_support::session::{DIR, read_all};
 use log_support::watched::Watched;
 
@@ -208,23 +209,9 @@ fn beside_a_writer_that_appends_rolls_and_retires_it_shows_what_was_there_withou
                 Ok(reader) => reader,
                 Err(e) => panic!("{e}"),
             };
-            let mut last = None;
-            loop {
-                match reader.next() {
-                    Ok(Some(Item::Record(record))) => {
-                        let offset = record.tag.offset;
-                        assert_eq!(record.body, body(offset));
-                        assert!(last.is_none_or(|last| last + 1 == offset), "{offset} behind {last:?}: {report:?}");
-                        last = Some(offset);
-                    }
-                    // The writer has taken the file away, or uses it again.
-                    Err(LogError::Gone { .. }) | Ok(Some(Item::Damage(_))) => break,
-                    Ok(None) => {
-                        assert!(last.is_some_and(|last| last >= least), "{last:?}, {least} confirmed: {report:?}");
-                        break;
-                    }
-                    other => panic!("{other:?}"),
-                }
+            // Else the writer has taken the file away, or uses it again.
+            if let (last, Stop::End) = walk(&mut reader, body, |last, offset| last + 1 == offset) {
+                assert!(last.is_some_and(|last| last >= least), "{last:?}, {least} confirmed: {report:?}");
             }
             assert_eq!(view.changes(), [""; 0]);
         }

@@ -13,14 +13,9 @@ use ringmq::log::sim::SimDisk;
 use ringmq::log::vfs::{StdVfs, Vfs};
 use ringmq::log::{Background, Item, Level, Log, LogError, LogOptions, Reader, Record};
 
+use log_support::records::{Stop, body, walk};
 use log_support::scratch::Scratch;
 use log_support::session::DIR;
-
-fn body(offset: u64) -> Vec<u8> {
-    let mut body = vec![offset as u8; 200];
-    body[..8].copy_from_slice(&offset.to_le_bytes());
-    body
-}
 
 fn append(log: &Log, offsets: std::ops::Range<u64>) {
     for offset in offsets {
@@ -151,20 +146,8 @@ fn readers_and_retention_run_side_by_side() {
                         Err(LogError::Gone { .. }) => continue, // retired in between
                         Err(e) => panic!("{e}"),
                     };
-                    let mut last = None;
-                    loop {
-                        match reader.next() {
-                            Ok(Some(Item::Record(record))) => {
-                                let offset = record.tag.offset;
-                                assert_eq!(record.body, body(offset));
-                                assert!(last.is_none_or(|last| offset > last), "{last:?} then {offset}");
-                                last = Some(offset);
-                            }
-                            Ok(Some(other)) => panic!("{other:?}"),
-                            Ok(None) | Err(LogError::Gone { .. }) => break,
-                            Err(e) => panic!("{e}"),
-                        }
-                    }
+                    let (_, stop) = walk(&mut reader, body, |last, offset| offset > last);
+                    assert!(matches!(stop, Stop::End | Stop::Gone), "{stop:?}");
                 }
             });
         }

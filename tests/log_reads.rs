@@ -14,6 +14,7 @@ use ringmq::log::{
     Background, Damage, DamageKind, Item, Level, Location, Log, LogError, LogOptions, Lsn, OpenReport, Record, SegmentInfo, Tag, Verify,
 };
 
+use log_support::records::body;
 use log_support::session::DIR;
 
 fn options() -> LogOptions {
@@ -22,12 +23,6 @@ fn options() -> LogOptions {
 
 fn open(disk: &SimDisk, options: LogOptions) -> (Log, OpenReport) {
     Log::open(Arc::new(disk.clone()), DIR, options).expect("the disk is fine")
-}
-
-fn body(offset: u64) -> Vec<u8> {
-    let mut body = vec![offset as u8; 200];
-    body[..8].copy_from_slice(&offset.to_le_bytes());
-    body
 }
 
 /// Two records to a block, of two streams.

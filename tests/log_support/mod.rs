@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 
 pub mod oracle;
+pub mod records;
 pub mod rng;
 pub mod scratch;
 pub mod session;
