@@ -345,6 +345,33 @@ fn a_tail_torn_at_any_byte_is_cut_kept_aside_and_reported() {
     }
 }
 
+/// Symptom: a power cut took a header and a block that were not synced, and with them promised records of the segment before. Cause: a
+/// record held a copy of that block, and where it lay said that the segment had begun before the one before it ended. Fix: a block that
+/// contradicts what is there does not tell where a segment begins.
+#[test]
+fn a_copy_of_a_block_in_a_record_does_not_pass_for_the_block_when_the_header_is_gone() {
+    let disk = SimDisk::new(3);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options().seed(3)).unwrap();
+    let mut count = 0;
+    while log.stats().rolls == 0 {
+        log.append(&[Record::new(1, count, &[7; 300])], Level::Synced).unwrap();
+        count += 1;
+    }
+    let active = segments(&disk).pop().unwrap();
+    let first = disk.read(&active).unwrap()[1024..1024 + 408].to_vec();
+    log.append(&[Record::new(1, count, &first)], Level::Os).unwrap();
+    drop(log);
+    disk.kill();
+    let mut bytes = disk.read(&active).unwrap();
+    bytes[..1024 + 408 + 104].fill(0); // up to the body of the second record
+    assert!(bytes[1024 + 408 + 104..].starts_with(&first));
+    disk.put(&active, &bytes);
+    let (found, report, damage) = open(&disk).unwrap();
+    assert_eq!(found, (0..count - 1).collect::<Vec<_>>(), "{report:?}");
+    assert!(report.damage.is_empty() && damage == 0, "{report:?}");
+    assert_eq!(report.quarantined.len(), 1, "{report:?}");
+}
+
 /// What no later block or segment tells of, nobody can miss: the report of an opening says so, and that is all there is to see.
 #[test]
 fn an_end_that_is_cut_between_two_blocks_shows_as_not_closed_and_no_more() {

@@ -31,15 +31,8 @@ impl Plan {
     ) -> Result<Option<Header>, LogError> {
         let read = |e| LogError::io("read", &file.path, e);
         let (opened, limit) = dir.open_to_look(&file.path)?;
-        let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
-        // Whatever the alignment is, this one finds the first block.
-        let first = scan::first_block(&*opened, &mut Window::new(), file.name.first, MIN_ALIGN, log_mix, limit).map_err(read)?;
-        let Some((position, head)) = first else {
+        let Some((position, head, predecessor)) = self.first_in_place(dir, file, (&*opened, limit), older)? else {
             return Ok(None);
-        };
-        let predecessor = match head.lsn {
-            0 => None, // it begins the log
-            _ => self.predecessor(dir, &head, older)?,
         };
         let blank = Header {
             predecessor: predecessor.map_or(0, |file| file.name.last),
@@ -66,6 +59,64 @@ impl Plan {
         // Without a successor, only what its own blocks say was promised.
         let promised = best.filter(|(fit, header)| successor.is_some() || fit.proven > header.base);
         Ok(promised.map(|(_, header)| header))
+    }
+
+    /// The first block that can be where it is, and the segment before it. A record may hold the bytes of a block, and when that of the
+    /// segment is gone, such a copy comes first: it is further behind in the file, so the segment would begin before its predecessor ends.
+    fn first_in_place<'a>(
+        &self,
+        dir: &Dir,
+        file: &Candidate,
+        (opened, limit): (&dyn VfsFile, u64),
+        older: &'a [Candidate],
+    ) -> Result<Option<InPlace<'a>>, LogError> {
+        let log_mix = crc::mix_log(self.log_id.unwrap_or_default());
+        let blank = blank_header(self.log_id.unwrap_or_default(), &file.name);
+        let mut window = Window::new();
+        let mut known: Option<(u64, u64, u64)> = None; // number, epoch, end: of many copies, each would ask
+        // Whatever the alignment is, this one finds every block.
+        let mut from = u64::from(Header::bytes_for(MIN_ALIGN));
+        loop {
+            let found = scan::next_block(opened, &mut window, (file.name.first, MIN_ALIGN, log_mix), from, limit);
+            let Some((position, head)) = found.map_err(|e| LogError::io("read", &file.path, e))? else {
+                return Ok(None);
+            };
+            let predecessor = match head.lsn {
+                0 => None, // it begins the log
+                _ => self.predecessor(dir, &head, older)?,
+            };
+            let end = match (predecessor, known) {
+                (None, _) => 0,
+                (Some(before), Some((last, epoch, end))) if (last, epoch) == (before.name.last, head.epoch) => end,
+                (Some(before), _) => {
+                    let end = self.least_end(dir, before, &head)?;
+                    known = Some((before.name.last, head.epoch, end));
+                    end
+                }
+            };
+            let mut places = alignments().filter_map(|align| placed(&blank, align, position, &head));
+            if places.any(|header| header.base >= end) {
+                return Ok(Some((position, head, predecessor)));
+            }
+            window.allowance().spend(head.front());
+            from = position + MIN_ALIGN;
+        }
+    }
+
+    /// Before where no segment with this block begins that comes behind another one: a roll, unlike an opening, cuts nothing off.
+    fn least_end(&self, dir: &Dir, before: &Candidate, head: &Head) -> Result<u64, LogError> {
+        let Some(header) = before.header() else {
+            return Ok(0);
+        };
+        if let Some(rewritten) = header.rewritten {
+            return Ok(rewritten.end);
+        }
+        if header.epoch != head.epoch {
+            return Ok(header.base);
+        }
+        let (opened, limit) = dir.open_to_look(&before.path)?;
+        let tail = tail::scan_tail(&self.source(&*opened, header, limit), &mut Window::new(), |_| {});
+        Ok(tail.map_err(|e| LogError::io("read", &before.path, e))?.end.lsn)
     }
 
     /// The segment before that of a block: the newest of the older files that has a header, or a block that was written before it.
@@ -115,6 +166,9 @@ impl Plan {
         Ok((fit, window.newer()))
     }
 }
+
+/// A block: its position in the file, what it says, and the segment before its own.
+type InPlace<'a> = (u64, Head, Option<&'a Candidate>);
 
 /// More is better, and what comes first counts first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -198,7 +198,19 @@ pub(crate) fn first_block(
     log_mix: u32,
     limit: u64,
 ) -> io::Result<Option<(u64, Head)>> {
-    let mut position = u64::from(Header::bytes_for(align));
+    let from = u64::from(Header::bytes_for(align));
+    next_block(file, window, (segment, align, log_mix), from, limit)
+}
+
+/// The same, at `from` or behind it.
+pub(crate) fn next_block(
+    file: &dyn VfsFile,
+    window: &mut Window,
+    (segment, align, log_mix): (u64, u64, u32),
+    from: u64,
+    limit: u64,
+) -> io::Result<Option<(u64, Head)>> {
+    let mut position = from;
     while position < limit {
         let bytes = window.fetch(file, position, HEAD, limit)?;
         if bytes.len() < HEAD {
