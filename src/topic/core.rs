@@ -14,7 +14,7 @@ use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
 use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
 use crate::user_code::{clear_contained, drop_contained};
-use crate::wait::{Event, Patience, Sleepers, Spin};
+use crate::wait::{Event, Patience, Sleepers, Spin, Wakefulness};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
 type Joined<'t, T> = (Arc<SubscriptionState<T>>, Option<Anchor<'t, T>>);
@@ -87,6 +87,7 @@ impl<T: Send + 'static> TopicCore<T> {
         let mut lane = Lane {
             limit: before,
             patience: Patience::NONE,
+            wakefulness: Wakefulness::default(),
         };
         let result = use_it(&mut lane);
         if lane.limit != before {

@@ -16,7 +16,7 @@ use crate::topic::rules::Overflow;
 use crate::topic::shared::{Claim, Ring};
 use crate::topic::state::{Place, SubscriptionState};
 use crate::user_code::drop_contained;
-use crate::wait::{Event, Patience, Spin, Wake};
+use crate::wait::{Event, Patience, Spin, Wake, Wakefulness};
 
 /// Why a publish did not enter; the value comes back in it.
 ///
@@ -173,6 +173,8 @@ pub(crate) struct Lane {
     pub(crate) limit: u64,
     /// Of tasks that find no room.
     pub(crate) patience: Patience,
+    /// Of threads.
+    pub(crate) wakefulness: Wakefulness,
 }
 
 /// How often a publisher that ran out of room looks for room for a burst before it takes whatever there is: for some microseconds.
@@ -352,7 +354,7 @@ impl<T: Send + 'static> TopicCore<T> {
         mut has_slept: impl FnMut(),
     ) -> Result<Claim<'_, T>, PublishFailure> {
         self.await_burst();
-        let mut spin = Spin::new();
+        let mut spin = lane.wakefulness.spin();
         loop {
             match self.enter(lane, max) {
                 Entry::Claimed(claim) => return Ok(claim),
@@ -362,9 +364,9 @@ impl<T: Send + 'static> TopicCore<T> {
                     if spin.spin() {
                         continue;
                     }
-                    let slept = self.sleep_for_room(deadline);
+                    let slept = self.sleep_for_room(lane, deadline);
                     has_slept();
-                    spin = Spin::new();
+                    spin = lane.wakefulness.spin();
                     if !slept {
                         return match self.enter(lane, max) {
                             Entry::Claimed(claim) => Ok(claim),
@@ -378,12 +380,13 @@ impl<T: Send + 'static> TopicCore<T> {
     }
 
     /// Sleeps until there may be room; `false` if the deadline came first.
-    fn sleep_for_room(&self, deadline: Option<Instant>) -> bool {
+    fn sleep_for_room(&self, lane: &mut Lane, deadline: Option<Instant>) -> bool {
         let space = &self.shared.space;
         let is_first = !space.has_sleepers();
         let key = space.listen(Wake::this_thread());
         if self.recheck_room() {
             space.cancel(key);
+            lane.wakefulness.lay_down_in_vain();
             crate::wait::pause(1); // it may be in the making by another thread
             return true;
         }

@@ -187,7 +187,7 @@ impl<T: Send + 'static> Seat<T> {
         mut blocked: Blocked,
         look: &mut dyn FnMut(&mut Self) -> Result<R, Blocked>,
     ) -> Result<R, RecvError> {
-        let mut spin = Spin::new();
+        let mut spin = self.wakefulness.spin();
         loop {
             match blocked {
                 Blocked::Closed => return Err(RecvError::Closed),
@@ -201,7 +201,7 @@ impl<T: Send + 'static> Seat<T> {
                 Blocked::Empty if self.spin_for_fresh(&mut spin) => {}
                 Blocked::Empty | Blocked::InFlightFull | Blocked::HeldBack | Blocked::Settling => {
                     let in_time = self.sleep(blocked, until);
-                    spin = Spin::new();
+                    spin = self.wakefulness.spin();
                     if !in_time {
                         return self.look_to_the_end(look);
                     }
@@ -260,9 +260,11 @@ impl<T: Send + 'static> Seat<T> {
         state.pass_on(blocked);
         if self.recheck(blocked) || until.is_stopped() {
             event.cancel(key);
+            self.wakefulness.lay_down_in_vain();
             crate::wait::pause(1); // it may be in the making by another thread
             return true;
         }
+        self.wakefulness.slept();
         event.park(key, until.deadline)
     }
 }

@@ -18,7 +18,7 @@ use crate::topic::mode::Mode;
 use crate::topic::rules::Overflow;
 use crate::topic::shared::{Cloner, Fresh, Ring, Taken};
 use crate::topic::state::{Beside, Held, Place, SubscriptionState};
-use crate::wait::Patience;
+use crate::wait::{Patience, Wakefulness};
 
 /// Why there is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub(crate) struct Seat<T> {
     found: bool,
     /// Of tasks that find nothing.
     pub(super) patience: Patience,
+    /// Of threads.
+    pub(super) wakefulness: Wakefulness,
     /// Empty between calls; kept so that runs of deliveries do not allocate.
     pub(super) values: Vec<T>,
 }
@@ -103,6 +105,7 @@ impl<T: Send + 'static> Seat<T> {
             lender: Lender::new(state.clone()),
             found: false,
             patience: Patience::default(),
+            wakefulness: Wakefulness::default(),
             values: Vec::new(),
         }
     }

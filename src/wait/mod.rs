@@ -39,5 +39,5 @@ mod spin;
 mod timer;
 
 pub(crate) use self::event::{Event, Key, Sleepers, Wake};
-pub(crate) use self::spin::{Patience, Spin, pause, rest};
+pub(crate) use self::spin::{Patience, Spin, Wakefulness, pause, rest};
 pub(crate) use self::timer::{Fire, Timer};
