@@ -5,6 +5,7 @@
 
 use std::collections::TryReserveError;
 
+use super::slots::{OWNED_BY_PUBLISHER, OWNED_BY_READER};
 use super::{CLOSED, Claim, Counter, Nothing, Refusal, Slots, burst, position, run_of};
 use crate::sync::Ordering::*;
 use crate::user_code::drop_contained;
@@ -60,6 +61,7 @@ impl<T, A> Queue<T, A> {
         let Ok((t, slot)) = self.tail.advance(free) else {
             return Err(value);
         };
+        slot.own_ahead::<OWNED_BY_PUBLISHER>();
         // SAFETY: I1: `t` is this thread's claim; its stamp said free (I3).
         unsafe { slot.publish_plain(t, value) };
         Ok(t)
@@ -73,6 +75,7 @@ impl<T, A> Queue<T, A> {
             slot.plain_for(word).map(|stamp| (1, (slot, stamp)))
         };
         let (h, (slot, stamp)) = self.head.advance(plain).ok()?;
+        slot.own_ahead::<OWNED_BY_READER>();
         // SAFETY: `h` is this thread's claim, once; the stamp was loaded full.
         let value = unsafe { slot.take_plain() };
         slot.vacate(stamp, self.slots.lap());

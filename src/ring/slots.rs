@@ -30,9 +30,16 @@ const fn plain_stamp(head: u64) -> u64 {
     head << 2 | PLAIN
 }
 
-/// How many bytes ahead of a reader: two cache lines.
+/// One cache line.
+const LINE: usize = 64;
+
+/// How many bytes ahead of a topic's reader.
 #[cfg(all(target_arch = "x86_64", not(any(ringmq_loom, miri))))]
-const FETCHED_AHEAD: usize = 128;
+const FETCHED_AHEAD: usize = 2 * LINE;
+
+/// How many bytes ahead of a queue's publisher, and of its reader.
+pub(super) const OWNED_BY_PUBLISHER: usize = 2 * LINE;
+pub(super) const OWNED_BY_READER: usize = LINE;
 
 pub(super) struct Slot<T> {
     stamp: AtomicU64,
@@ -62,8 +69,8 @@ impl<T> Slot<T> {
     /// the values before it. Nothing is read, so it does not matter whose that line is, or whether it belongs to the ring.
     ///
     /// A topic's single receives became 1.05 to 1.11 times as fast by it in three comparisons, batches of 32 1.09 to 1.15 times; four lines ahead
-    /// gave less. A queue's reader also writes to each slot: 0.94 times. For publishers, neither to read nor to write, it was no gain (100 to 250
-    /// runs of 8 ms in turn, one publisher and one subscriber; rustc 1.95, two virtual cores of an AMD EPYC, 2026-11-23).
+    /// gave less. A topic's publisher gained nothing from the like (100 to 250 runs of 8 ms in turn, one publisher and one subscriber; rustc 1.95, two
+    /// virtual cores of an AMD EPYC, 2026-11-23). For queues see [`own_ahead`](Self::own_ahead).
     #[inline(always)]
     pub(super) fn fetch_ahead(&self) {
         #[cfg(all(target_arch = "x86_64", not(any(ringmq_loom, miri))))]
@@ -72,6 +79,21 @@ impl<T> Slot<T> {
             let ahead = std::ptr::from_ref(self).cast::<i8>().wrapping_add(FETCHED_AHEAD);
             // SAFETY: a hint, which touches no memory and faults at no address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
+        }
+    }
+
+    /// The same where both sides write to every slot, in a queue: asks for the line so that it can be written to.
+    ///
+    /// Two lines ahead of the publisher and one ahead of the reader, single messages became 1.06 to 1.20 times as fast, with acknowledgements 1.11 to
+    /// 1.25 times (1 to 1, 1 to 4, 2 to 2, 4 to 1, 4 to 4; 80 runs of 8 ms in turn, on the machine above). To read only: 0.94 times. Two lines ahead of
+    /// the reader as well: 0.93 times. Batches of 32: 0.79 to 0.89 times. The instruction is as old as the x86-64 processors of 2006; those that do not know it pass over it.
+    #[inline(always)]
+    pub(super) fn own_ahead<const BYTES: usize>(&self) {
+        #[cfg(all(target_arch = "x86_64", not(any(ringmq_loom, miri))))]
+        {
+            let ahead = std::ptr::from_ref(self).cast::<u8>().wrapping_add(BYTES);
+            // SAFETY: a hint, which changes no memory and faults at no address.
+            unsafe { std::arch::asm!("prefetchw [{}]", in(reg) ahead, options(nostack, preserves_flags, readonly)) };
         }
     }
 
