@@ -180,6 +180,17 @@ impl<T: Send + 'static> Seat<T> {
         }
     }
 
+    /// The patience of one wait. Beside other subscriptions it yields first: publisher and subscribers are often more than there are cores, and the
+    /// publisher waits for all. In batches of 32, fan-outs to 2, 4 and 8 became 1.14, 1.23 and 1.27 times as fast by it, one at a time 1.01 to 1.05 times;
+    /// a single subscription with several subscribers lost by it (30 runs of 8 ms in turn; rustc 1.95, two virtual cores of an AMD EPYC, 2026-11-23).
+    fn spin(&self) -> Spin {
+        if self.state.shared.subscriptions.load(Relaxed) > 1 {
+            self.wakefulness.spin_in_a_crowd()
+        } else {
+            self.wakefulness.spin()
+        }
+    }
+
     #[cold]
     fn recv_waiting<R>(
         &mut self,
@@ -187,7 +198,7 @@ impl<T: Send + 'static> Seat<T> {
         mut blocked: Blocked,
         look: &mut dyn FnMut(&mut Self) -> Result<R, Blocked>,
     ) -> Result<R, RecvError> {
-        let mut spin = self.wakefulness.spin();
+        let mut spin = self.spin();
         loop {
             match blocked {
                 Blocked::Closed => return Err(RecvError::Closed),
@@ -201,7 +212,7 @@ impl<T: Send + 'static> Seat<T> {
                 Blocked::Empty if self.spin_for_fresh(&mut spin) => {}
                 Blocked::Empty | Blocked::InFlightFull | Blocked::HeldBack | Blocked::Settling => {
                     let in_time = self.sleep(blocked, until);
-                    spin = self.wakefulness.spin();
+                    spin = self.spin();
                     if !in_time {
                         return self.look_to_the_end(look);
                     }

@@ -80,6 +80,14 @@ impl Wakefulness {
         }
     }
 
+    /// The same where several others have to run before there is something: it lets them run at once.
+    pub(crate) const fn spin_in_a_crowd(&self) -> Spin {
+        Spin {
+            step: LOOKS,
+            yields: YIELDS << self.doubled,
+        }
+    }
+
     /// The last look found something.
     pub(crate) fn lay_down_in_vain(&mut self) {
         self.doubled = (self.doubled + 1).min(DOUBLED_MAX);
