@@ -19,6 +19,12 @@ pub(crate) fn contained(f: impl FnOnce()) -> bool {
     }
 }
 
+/// Runs `f`; what it returned, or `None` if it panicked.
+#[inline]
+pub(crate) fn attempted<R>(f: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(drop_contained).ok()
+}
+
 /// Drops a value.
 #[inline]
 pub(crate) fn drop_contained<T>(value: T) {

@@ -5,7 +5,6 @@
 //! however much is published between two receives.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::delivery::conflate::Conflated;
 use crate::delivery::lag::{LagLog, Lagged};
@@ -14,7 +13,7 @@ use crate::ring::{Cursor, Line, Nothing, Overtaken, ReadAt, SideStore, Window};
 use crate::sync::{Arc, Mutex};
 use crate::topic::seat::LOOKS;
 use crate::topic::shared::Taken;
-use crate::user_code::drop_contained;
+use crate::user_code::attempted;
 
 /// The side store of one subscription. If it conflates, the lock is held while its cursor is moved on, so whoever finds the cursor behind finds
 /// the messages here.
@@ -162,15 +161,12 @@ impl<T> SideStoreOf<T> {
 
     /// No panic of the user's code comes out of this: in the filter it counts as a match, in the clone the message is lost.
     fn copy(&self, value: &T, meta: Option<&Arc<Meta>>) -> Copied<T> {
-        if !catch_unwind(AssertUnwindSafe(|| (self.wanted)(value))).unwrap_or(true) {
+        if !attempted(|| (self.wanted)(value)).unwrap_or(true) {
             return Copied::Unwanted;
         }
-        match catch_unwind(AssertUnwindSafe(|| (self.clone)(value))) {
-            Ok(value) => Copied::Wanted((value, meta.cloned())),
-            Err(panic) => {
-                drop_contained(panic);
-                Copied::Lost
-            }
+        match attempted(|| (self.clone)(value)) {
+            Some(value) => Copied::Wanted((value, meta.cloned())),
+            None => Copied::Lost,
         }
     }
 }

@@ -16,7 +16,6 @@
 //! | `handles` | dropped AcqRel: the last one to go acts after all that the others did. A waiting publisher adds 0, AcqRel: it sees that the last one went, or that one sees it in the list of sleepers | none: both go through the lock of the list, and through that of the subscriptions |
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::delivery::dead_letter::{DeadLetter, Letters};
 use crate::delivery::lag::{LagLog, Lagged};
@@ -31,7 +30,7 @@ use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::rules::{Overflow, Rules};
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
-use crate::user_code::drop_contained;
+use crate::user_code::{attempted, drop_contained};
 use crate::wait::{Event, Sleepers};
 
 /// A message between its hand-overs.
@@ -242,7 +241,7 @@ impl<T> SubscriptionState<T> {
     pub(crate) fn passes(&self, value: &T) -> bool {
         match &self.rules.filter {
             None => true,
-            Some(wanted) => catch_unwind(AssertUnwindSafe(|| wanted(value))).unwrap_or(true),
+            Some(wanted) => attempted(|| wanted(value)).unwrap_or(true),
         }
     }
 
