@@ -33,6 +33,12 @@ pub(crate) fn drop_contained<T>(value: T) {
     }
 }
 
+/// Drops all of these, each whatever the others do: of several in one collection, a second that panics would end the process.
+pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) {
+    let mut values = values.into_iter();
+    while !contained(|| values.by_ref().for_each(drop)) {}
+}
+
 /// Drops all values, each whatever the others do, and leaves the vector's room.
 #[inline]
 pub(crate) fn clear_contained<T>(values: &mut Vec<T>) {

@@ -13,7 +13,7 @@ use crate::ring::{Cursor, Line, Nothing, Overtaken, ReadAt, SideStore, Window};
 use crate::sync::{Arc, Mutex};
 use crate::topic::seat::LOOKS;
 use crate::topic::shared::Taken;
-use crate::user_code::attempted;
+use crate::user_code::{attempted, drop_each};
 
 /// The side store of one subscription. If it conflates, the lock is held while its cursor is moved on, so whoever finds the cursor behind finds
 /// the messages here.
@@ -77,6 +77,12 @@ impl<T> Kept<T> {
             cursor.clear_behind();
         }
         next
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        drop_each(self.forget().0);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::topic::publish::Lane;
 use crate::topic::rules::{Overflow, Rules, Start, SubscribeOptions};
 use crate::topic::shared::{Ring, Shared};
 use crate::topic::state::{Beside, Forward, Place, StoredLetter, SubscriptionState};
-use crate::user_code::{clear_contained, drop_contained};
+use crate::user_code::{drop_contained, drop_each};
 use crate::wait::{Event, Patience, Sleepers, Spin, Wakefulness};
 
 type Subscriptions<T> = Arc<[Arc<SubscriptionState<T>>]>;
@@ -260,8 +260,8 @@ impl<T: Send + 'static> TopicCore<T> {
             Some((overtaken(), kept.forget()))
         };
         let (at, forgotten) = window.seek(cursor, to, forget);
-        if let Some((overtaken, (mut messages, lost))) = forgotten {
-            clear_contained(&mut messages);
+        if let Some((overtaken, (messages, lost))) = forgotten {
+            drop_each(messages);
             // What a rule dropped is told, wherever the subscription goes from here.
             state.change(|beside| {
                 for mut lost in lost {
@@ -329,7 +329,9 @@ impl<T: Send + 'static> TopicCore<T> {
         });
         let left = left + fresh + kept.as_ref().map_or(0, |kept| kept.len() as u64);
         state.reschedule();
-        drop_contained((kept, dropped));
+        drop_each(kept.into_iter().flatten());
+        drop_each(dropped.0);
+        drop_each(dropped.1);
         self.shared.space.notify_all();
         self.shared.environment.feed.tell(|| Happened::Unsubscribed {
             topic: self.shared.name.to_string(),

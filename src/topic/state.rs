@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 use crate::topic::conflation::SideStoreOf;
 use crate::topic::rules::{Overflow, Rules};
 use crate::topic::shared::{Fresh, Ring, Shared, Taken};
-use crate::user_code::{attempted, drop_contained};
+use crate::user_code::{attempted, drop_contained, drop_each};
 use crate::wait::{Event, Sleepers};
 
 /// A message between its hand-overs.
@@ -489,9 +489,19 @@ impl<T> Beside<T> {
     }
 
     /// The subscription is over: returns what nobody will see any more.
-    pub(crate) fn end(&mut self) -> impl Sized + use<T> {
+    pub(crate) fn end(&mut self) -> (VecDeque<Held<T>>, VecDeque<StoredLetter<T>>) {
         self.ended = true;
         self.hurry();
         (std::mem::take(&mut self.ready), std::mem::take(&mut self.undeliverable))
+    }
+}
+
+impl<T> Drop for Beside<T> {
+    fn drop(&mut self) {
+        let (ready, undeliverable) = self.end();
+        drop_each(ready);
+        drop_each(undeliverable);
+        drop_each(self.letters.take_all());
+        drop_each(std::iter::from_fn(|| self.leases.expire(Timestamp::MAX)));
     }
 }
