@@ -95,7 +95,7 @@ mod window;
 pub(crate) use self::claim::Claim;
 pub(crate) use self::credit::{Account, CreditPool, Lender, Loan, Loans, MAX_CREDITS};
 pub(crate) use self::queue::Queue;
-pub(crate) use self::window::{Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Value, Window};
+pub(crate) use self::window::{CaughtUp, Cursor, Line, Overtaken, ReadAt, SideStore, Start, Take, Value, Window};
 
 use self::counter::Counter;
 use self::slots::Slots;

@@ -260,11 +260,11 @@ impl<T: Send + 'static> TopicCore<T> {
             Some((overtaken(), kept.forget()))
         };
         let (at, forgotten) = window.seek(cursor, to, forget);
-        if let Some((overtaken, (messages, lost))) = forgotten {
-            drop_each(messages);
+        if let Some((overtaken, forgotten)) = forgotten {
+            drop_each(forgotten.messages);
             // What a rule dropped is told, wherever the subscription goes from here.
             state.change(|beside| {
-                for mut lost in lost {
+                for mut lost in forgotten.lost {
                     std::iter::from_fn(|| lost.pop()).for_each(|lagged| beside.lag.add_all(lagged));
                 }
                 overtaken.into_iter().for_each(|range| beside.lag.add(range.from, range.to));
@@ -322,14 +322,14 @@ impl<T: Send + 'static> TopicCore<T> {
     fn end(&self, state: &Arc<SubscriptionState<T>>) -> u64 {
         let fresh = self.leave(state);
         // Dropped outside of the lock: payloads are code of the user.
-        let kept = state.side_store.as_ref().map(|store| store.kept.lock().forget().0);
+        let kept = state.side_store.as_ref().map(|store| store.kept.lock().forget());
         let (left, dropped) = state.change(|beside| {
             let left = (beside.ready.len() + beside.parked_count()) as u64 + state.credit.out();
             (left, beside.end())
         });
-        let left = left + fresh + kept.as_ref().map_or(0, |kept| kept.len() as u64);
+        let left = left + fresh + kept.as_ref().map_or(0, |kept| kept.messages.len() as u64 + kept.copying);
         state.reschedule();
-        drop_each(kept.into_iter().flatten());
+        drop_each(kept.into_iter().flat_map(|kept| kept.messages));
         drop_each(dropped.0);
         drop_each(dropped.1);
         self.shared.space.notify_all();

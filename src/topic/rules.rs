@@ -29,8 +29,7 @@ pub enum Overflow {
     /// the message behind them (of a batch, as many as were asked for): it is set aside when the loss is told, so it is not lost however much is published
     /// meanwhile.
     ///
-    /// A receiver that finds itself behind does that under a lock of the subscription: its filter and the payload's `Clone` are run there, and must not
-    /// use the subscription themselves, nor ask for statistics.
+    /// While a receiver does that, others wait for it: so the filter and the payload's `Clone` must not receive from the subscription themselves.
     DropOldest,
     /// Of the messages that the subscription falls behind, the last of each key is kept, for up to `keys` keys; the rest is dropped and
     /// the subscription told. Messages without a key count as one key. What is lost by the time a loss is told is followed by a message: the

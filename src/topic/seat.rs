@@ -266,22 +266,23 @@ impl<T: Send + 'static> Seat<T> {
         let (Some(store), Ring::Window(window, _), Place::Cursor(cursor)) = (&state.side_store, &state.shared.ring, &state.place) else {
             return Ok(None);
         };
-        let credit = if M::EXPLICIT {
-            Some(self.lender.lend().ok_or(Blocked::InFlightFull)?)
-        } else {
-            None
-        };
         let next = match (state.rules.overflow, self.line()) {
             (Overflow::DropOldest, Some(line)) => store.next_behind(window, (cursor, line), max),
             _ => store.next_kept(cursor),
         };
         match next {
-            Next::Message(taken) => {
+            Next::Message => {
+                // First the credit: who has taken a message can keep it.
+                let credit = if M::EXPLICIT {
+                    Some(self.lender.lend().ok_or(Blocked::InFlightFull)?)
+                } else {
+                    None
+                };
+                let Some(taken) = store.take(cursor) else { return Ok(None) };
                 self.taken_one();
                 Ok(Some(self.hand_over::<M>(taken, credit)))
             }
             Next::Lagged(lagged) => {
-                drop(credit);
                 let lagged = state.count_lost(lagged);
                 self.taken_one();
                 Err(Blocked::Lagged(lagged))
@@ -302,7 +303,7 @@ impl<T: Send + 'static> Seat<T> {
             if M::EXPLICIT && credit.is_none() {
                 return;
             }
-            let Some(taken) = store.one_more(cursor) else { return };
+            let Some(taken) = store.take(cursor) else { return };
             self.taken_one();
             out.push(self.hand_over::<M>(taken, credit));
         }

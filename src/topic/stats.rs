@@ -136,7 +136,7 @@ impl<T: Send + 'static> TopicCore<T> {
         let beside = state.beside.lock();
         let in_flight = state.credit.out();
         let untold = beside.lag.total() + unkept;
-        let pending = fresh + (beside.ready.len() + kept) as u64;
+        let pending = fresh + beside.ready.len() as u64 + kept;
         let parked = beside.parked_count() as u64;
         let blocks = beside
             .blocks_since

@@ -61,13 +61,15 @@ impl Reader {
             self.was_told = false;
             self.see(p..p + 1);
         } else {
-            let (lost, next) = self.window.catch_up(&self.cursor, &self.line, 1, |p, value, _| {
+            let (lost, next) = self.window.catch_up(&self.cursor, &self.line, 1);
+            let read = |p: u64, value: &u64, _: Option<&u64>| {
                 assert_eq!(*value, p + 10);
                 *aside = Some(p);
-            });
+            };
+            let was_told = next.map(|next| next.read(read)).is_ok();
             if let Some(Overtaken { from, to }) = lost {
                 assert!(from < to);
-                self.was_told = next.is_ok();
+                self.was_told = was_told;
                 self.see(from..to);
             }
         }

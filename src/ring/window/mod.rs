@@ -332,26 +332,26 @@ impl<T, A> Window<T, A> {
         }
     }
 
-    /// For a cursor without a side store that was overtaken: says what was lost, and takes up to `max` positions in a row, at least one, in the same step;
-    /// `read`, which does not unwind, sees their values. So there is something to go on with, however far the cursor is moved on before anybody asks.
-    /// Everybody is kept from the ring meanwhile, until [`Cursor::clear_behind`].
+    /// For a cursor without a side store that was overtaken: says what was lost, and claims up to `max` positions in a row, at least one, in the same step.
+    /// So there is something to go on with, however far the cursor is moved on before anybody asks. Everybody is kept from the ring meanwhile, until
+    /// [`Cursor::clear_behind`].
     ///
-    /// Called under a lock of the caller's, the same for all of the cursor's subscribers. Without the lock, [`Window::left_empty_handed`] is to follow.
+    /// Called under a lock of the caller's, the same for all of the cursor's subscribers. Without the lock, what was claimed is to be read, and
+    /// [`Window::left_empty_handed`] to follow.
     #[cold]
-    pub(crate) fn catch_up(
-        &self,
+    pub(crate) fn catch_up<'w>(
+        &'w self,
         cursor: &Cursor<T, A>,
-        line: &Line,
+        line: &'w Line,
         max: u64,
-        mut read: impl FnMut(u64, &T, Option<&A>),
-    ) -> (Option<Overtaken>, Result<u64, Nothing>) {
+    ) -> (Option<Overtaken>, Result<CaughtUp<'w, T, A>, Nothing>) {
         let most = max.min(self.capacity());
         loop {
             // Acquire: `lag_from` comes with it.
             let word = cursor.head.load(Acquire);
             if word & BEHIND == 0 {
-                // It was moved elsewhere, or has left.
-                return (None, Err(self.why_nothing(cursor)));
+                // Somebody else has caught up, or it was moved elsewhere: what comes next, if anything, is in the ring.
+                return (None, Err(Nothing::Empty));
             }
             let run = |now| {
                 if now == word {
@@ -360,14 +360,13 @@ impl<T, A> Window<T, A> {
                     None
                 }
             };
-            if let Ok((h, n, _announced)) = cursor.advance(line, run) {
-                let lost = cursor.tell(word, h + n);
-                for p in h..h + n {
-                    let stamp = self.slots.full(p).expect("full while announced");
-                    // SAFETY: I4: `h <= p` was announced before the stamps were checked, and `p` claimed while announced.
-                    unsafe { self.slots.read(p, stamp, |value, with| read(p, value, with)) };
-                }
-                return (lost, Ok(n));
+            if let Ok((h, n, announced)) = cursor.advance(line, run) {
+                let caught_up = CaughtUp {
+                    window: self,
+                    positions: h..h + n,
+                    _announced: announced,
+                };
+                return (cursor.tell(word, h + n), Ok(caught_up));
             }
             let nothing = self.nothing(position(word));
             if nothing == Nothing::Busy && cursor.head.load(Acquire) == word {
@@ -468,6 +467,29 @@ const fn moves<T>(head: u64) -> bool {
 #[inline(always)]
 fn run_on<T>(head: u64, n: u64) -> Option<(u64, (u64, bool))> {
     (n > 0).then_some((n, (n, moves::<T>(head))))
+}
+
+/// Positions that a subscriber has claimed which caught up. They are announced as long as this is there.
+pub(crate) struct CaughtUp<'w, T, A> {
+    window: &'w Window<T, A>,
+    positions: Range<u64>,
+    _announced: Announced<'w>,
+}
+
+impl<T, A> CaughtUp<'_, T, A> {
+    /// How many.
+    pub(crate) fn count(&self) -> u64 {
+        self.positions.end - self.positions.start
+    }
+
+    /// Shows each value to `read`, which does not unwind: what it has not seen by then would be lost in silence.
+    pub(crate) fn read(self, mut read: impl FnMut(u64, &T, Option<&A>)) {
+        for p in self.positions.clone() {
+            let stamp = self.window.slots.full(p).expect("full while announced");
+            // SAFETY: I4: the first of the positions was announced before the stamps were checked, and all were claimed while it was announced.
+            unsafe { self.window.slots.read(p, stamp, |value, with| read(p, value, with)) };
+        }
+    }
 }
 
 /// What is left of a claimed run while it is read.

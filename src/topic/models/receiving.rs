@@ -80,6 +80,24 @@ fn what_drops_the_oldest_is_told_exactly_what_it_lost() {
     });
 }
 
+/// One of them tells the loss, and copies what comes next meanwhile: the other one waits for that.
+#[test]
+fn of_two_that_find_a_loss_and_a_message_neither_says_that_there_is_nothing() {
+    check(|| {
+        let model = Model::topic(1);
+        let subscription = model.overflowing(Overflow::DropOldest).auto_ack();
+        model.topic.publish_batch([0, 1]).unwrap();
+        let (mut mine, mut others) = (subscription.subscriber(), subscription.subscriber());
+        let other = thread::spawn(move || others.try_recv());
+        let received = [mine.try_recv(), other.join().unwrap()];
+        let lost = received
+            .iter()
+            .filter(|got| matches!(got, Err(TryRecvError::Lagged(lagged)) if lagged.lost == 1));
+        assert_eq!(lost.count(), 1, "{received:?}");
+        assert!(received.contains(&Ok(1)), "{received:?}");
+    });
+}
+
 #[test]
 fn what_drops_the_oldest_holds_up_nobody_and_loses_nothing_of_the_others() {
     check(|| {
