@@ -4,12 +4,12 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringmq::{Auto, RecvError, SubscribeOptions, Subscriber, Subscription, TryRecvError};
+use ringmq::{Auto, Overflow, RecvError, SubscribeOptions, Subscriber, Subscription, Topic, TryRecvError};
 use support::{A_MOMENT, CountWakes, PATIENCE, block_on, poll_once, topic, until, work_queue};
 
 /// The two kinds of topic behave alike.
@@ -393,6 +393,75 @@ fn a_wanted_message_is_received_though_the_deadline_has_come_and_many_unwanted_o
             topic.publish_batch(0..unwanted).unwrap();
             assert_eq!(sub.recv_timeout(Duration::ZERO).unwrap_err(), RecvError::Timeout);
             assert_eq!(sub.stats().pending, 0);
+        }
+    }
+}
+
+/// A filter that wants nothing, and publishes one more for each that it sees; and how often it was called.
+fn endless(topic: &Topic<u64>, overflow: Overflow) -> Option<(Subscription<u64>, Arc<AtomicU64>)> {
+    const MOST: u64 = 50_000;
+    let calls = Arc::new(AtomicU64::new(0));
+    let rules = SubscribeOptions::new("s").overflow(overflow).filter({
+        let (topic, calls) = (topic.clone(), calls.clone());
+        move |_| {
+            if calls.fetch_add(1, SeqCst) < MOST {
+                topic.try_publish(0).unwrap();
+            }
+            false
+        }
+    });
+    Some((topic.subscribe_with(rules).ok()?, calls))
+}
+
+/// Symptom: `try_recv` did not return while unwanted messages kept coming. Cause: it took them for something that comes by itself. Now it looks at what
+/// was there when it began.
+#[test]
+fn try_recv_looks_past_what_was_unwanted_when_it_began_and_no_further() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        for overflow in [Overflow::Block, Overflow::DropOldest, Overflow::Conflate { keys: 1 }] {
+            for before in [1, 1_000] {
+                let topic = make(4096);
+                let Some((sub, calls)) = endless(&topic, overflow) else { continue };
+                topic.publish_batch((0..before).map(|_| 0)).unwrap();
+                assert_eq!(sub.try_recv().unwrap_err(), TryRecvError::Empty);
+                let looked_at = calls.swap(0, SeqCst);
+                assert!((before..before + 1_000).contains(&looked_at), "{overflow:?}: {looked_at}");
+                let there = sub.stats().pending;
+                assert_eq!(sub.try_recv_batch(&mut Vec::new(), 10).unwrap_err(), TryRecvError::Empty);
+                let looked_at = calls.load(SeqCst);
+                assert!((there..there + 10_000).contains(&looked_at), "{overflow:?}: {looked_at} in batches");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_wanted_and_the_end_are_found_behind_any_number_of_unwanted_messages() {
+    for make in [topic as fn(usize) -> _, work_queue] {
+        for unwanted in [0, 255, 256, 257, 3_000] {
+            let topic = make(4096);
+            let rules = SubscribeOptions::new("s")
+                .overflow(Overflow::DropOldest)
+                .filter(move |n| *n >= unwanted);
+            let sub = topic.subscribe_with(rules).unwrap().auto_ack();
+            topic.publish_batch(0..=unwanted).unwrap();
+            assert_eq!(sub.try_recv(), Ok(unwanted));
+            topic.publish_batch(0..=unwanted).unwrap();
+            let mut out = Vec::new();
+            assert_eq!((sub.try_recv_batch(&mut out, 7), &out[..]), (Ok(1), &[unwanted][..]));
+            assert_eq!(sub.try_recv(), Err(TryRecvError::Empty));
+            for waits in [true, false] {
+                let topic = make(4096);
+                let none = topic.subscribe_with(SubscribeOptions::new("s").filter(|_| false)).unwrap();
+                topic.publish_batch(0..unwanted).unwrap();
+                topic.close();
+                let says_closed = if waits {
+                    none.recv_timeout(Duration::ZERO).unwrap_err() == RecvError::Closed
+                } else {
+                    none.try_recv().unwrap_err() == TryRecvError::Closed
+                };
+                assert!(says_closed, "behind {unwanted}, waits: {waits}");
+            }
         }
     }
 }

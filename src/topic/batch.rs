@@ -119,7 +119,7 @@ impl<T: Send + 'static> Seat<T> {
                 Err(other) => self.not_got(other.ok_or(Blocked::InFlightFull)?)?,
             }
         }
-        Err(Blocked::Busy)
+        Err(Blocked::Unwanted)
     }
 
     /// A run where each message may be the one before which a loss is to be told.

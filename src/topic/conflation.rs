@@ -50,6 +50,8 @@ pub(crate) enum Next {
     Message,
     /// It comes by itself.
     Busy,
+    /// So far nothing but what the filter does not want.
+    Unwanted,
     /// Nothing: the ring is next.
     Nothing,
 }
@@ -157,7 +159,7 @@ impl<T> SideStoreOf<T> {
         let mut looks = 0;
         let next = loop {
             if looks == LOOKS {
-                break Next::Busy;
+                break Next::Unwanted;
             }
             match self.claim(window, (cursor, line), max) {
                 Ok(copying) => looks += u32::from(!self.set_aside(copying)),

@@ -152,22 +152,34 @@ impl<T: Send + 'static> Seat<T> {
     /// One look, waiting only for what comes by itself.
     #[inline]
     pub(crate) fn try_recv<R>(&mut self, mut look: impl FnMut(&mut Self) -> Result<R, Blocked>) -> Result<R, TryRecvError> {
+        match look(self) {
+            Ok(got) => Ok(got),
+            Err(blocked) => self.try_again(blocked, &mut look),
+        }
+    }
+
+    /// Looks past what the filter does not want of all that is there by now, and no further.
+    #[cold]
+    fn try_again<R>(&mut self, mut blocked: Blocked, look: &mut dyn FnMut(&mut Self) -> Result<R, Blocked>) -> Result<R, TryRecvError> {
         let mut spin = Spin::new();
+        let mut end = None;
         loop {
-            return match look(self) {
-                Ok(got) => Ok(got),
-                Err(Blocked::Busy) => {
-                    spin.snooze();
-                    continue;
-                }
-                Err(Blocked::Empty | Blocked::HeldBack | Blocked::Settling) => {
+            match blocked {
+                Blocked::Busy => spin.snooze(),
+                // At the end, too: it may be closed there.
+                Blocked::Unwanted if self.state.position() <= *end.get_or_insert_with(|| self.state.shared.ring.end()) => {}
+                Blocked::Unwanted | Blocked::Empty | Blocked::HeldBack | Blocked::Settling => {
                     self.tidy_idle();
-                    Err(TryRecvError::Empty)
+                    return Err(TryRecvError::Empty);
                 }
-                Err(Blocked::InFlightFull) => Err(TryRecvError::InFlightFull),
-                Err(Blocked::Closed) => Err(TryRecvError::Closed),
-                Err(Blocked::Lagged(lagged)) => Err(TryRecvError::Lagged(lagged)),
-            };
+                Blocked::InFlightFull => return Err(TryRecvError::InFlightFull),
+                Blocked::Closed => return Err(TryRecvError::Closed),
+                Blocked::Lagged(lagged) => return Err(TryRecvError::Lagged(lagged)),
+            }
+            match look(self) {
+                Ok(got) => return Ok(got),
+                Err(other) => blocked = other,
+            }
         }
     }
 
@@ -207,8 +219,9 @@ impl<T: Send + 'static> Seat<T> {
                     return Err(RecvError::Lagged(lagged));
                 }
                 _ if until.is_stopped() => return Err(RecvError::Timeout),
-                Blocked::Busy if until.is_past() => return self.look_to_the_end(look),
+                Blocked::Busy | Blocked::Unwanted if until.is_past() => return self.look_to_the_end(look),
                 Blocked::Busy => spin.snooze(),
+                Blocked::Unwanted => {}
                 Blocked::Empty if self.spin_for_fresh(&mut spin) => {}
                 Blocked::Empty | Blocked::InFlightFull | Blocked::HeldBack | Blocked::Settling => {
                     let in_time = self.sleep(blocked, until);
@@ -234,8 +247,9 @@ impl<T: Send + 'static> Seat<T> {
                 Ok(got) => return Ok(got),
                 Err(Blocked::Closed) => return Err(RecvError::Closed),
                 Err(Blocked::Lagged(lagged)) => return Err(RecvError::Lagged(lagged)),
-                Err(Blocked::Busy) => {
-                    let at = Some(self.state.position()).filter(|at| *at < end);
+                Err(Blocked::Busy | Blocked::Unwanted) => {
+                    // At the end, too: it may be closed there.
+                    let at = Some(self.state.position()).filter(|at| *at <= end);
                     // Where it goes no further, somebody is still writing, or others take it all.
                     if at.is_none() || at == before {
                         return Err(RecvError::Timeout);
@@ -365,8 +379,8 @@ impl Waiting {
                     seat.state.pass_credit_on();
                     return Poll::Ready(Err(RecvError::Lagged(lagged)));
                 }
-                Blocked::Busy if looks < BUSY_LOOKS => crate::sync::spin_loop(),
-                Blocked::Busy => {
+                Blocked::Busy | Blocked::Unwanted if looks < BUSY_LOOKS => crate::sync::spin_loop(),
+                Blocked::Busy | Blocked::Unwanted => {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }

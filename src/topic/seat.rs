@@ -26,6 +26,8 @@ pub(crate) enum Blocked {
     Empty,
     /// The next message is being written: it comes by itself.
     Busy,
+    /// So many were there that the filter does not want that a receiver looks at its deadline, or lets other tasks run; there may be more.
+    Unwanted,
     /// Nothing will come any more.
     Closed,
     /// Closed, and deliveries that others still hold may come back, or what is parked will.
@@ -211,7 +213,7 @@ impl<T: Send + 'static> Seat<T> {
                 other => self.not_got(other)?,
             }
         }
-        Err(Blocked::Busy)
+        Err(Blocked::Unwanted)
     }
 
     /// Makes of a message what the receiver gets.
@@ -288,6 +290,7 @@ impl<T: Send + 'static> Seat<T> {
                 Err(Blocked::Lagged(lagged))
             }
             Next::Busy => Err(Blocked::Busy),
+            Next::Unwanted => Err(Blocked::Unwanted),
             Next::Nothing => Ok(None),
         }
     }
@@ -424,7 +427,7 @@ impl<T: Send + 'static> Seat<T> {
             Blocked::HeldBack => state.recheck_beside(true) || !state.holds_back(),
             // A seek may have brought something back.
             Blocked::Settling => state.recheck_beside(true) || state.has_fresh() || state.is_settled(),
-            Blocked::Busy | Blocked::Closed | Blocked::Lagged(_) => true,
+            Blocked::Busy | Blocked::Unwanted | Blocked::Closed | Blocked::Lagged(_) => true,
         }
     }
 }
