@@ -88,7 +88,7 @@ impl Shared {
         self.table.replace(std::slice::from_ref(&segment), None);
         self.discard(segment)?;
         self.space.free();
-        self.dir.sync_log()
+        self.sync_names()
     }
 
     /// Makes sure that the header of the active segment is on the device before the last sealed one goes: else a power cut could leave
@@ -220,7 +220,7 @@ impl Shared {
                 self.dir.unlink(tmp)?;
                 return Err(error);
             }
-            renamed => renamed.and_then(|()| self.dir.sync_log()),
+            renamed => renamed.and_then(|()| self.sync_names()),
         };
         named.map_err(|error| self.fence(&error))?;
         let link = Link {
@@ -235,7 +235,7 @@ impl Shared {
         let remove = |segment: &Arc<Segment>| self.dir.unlink(&segment.path);
         let removed = old.iter().try_for_each(remove);
         self.space.free();
-        let removed = removed.and_then(|()| self.dir.sync_log());
+        let removed = removed.and_then(|()| self.sync_names());
         removed.map_err(|error| self.fence(&error))
     }
 

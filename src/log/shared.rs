@@ -197,6 +197,20 @@ impl Shared {
         self.sync(&file, &path, lsn)
     }
 
+    /// Makes the names of segments survive a power cut. One at a time with all other syncs, and for the same reason.
+    pub(crate) fn sync_names(&self) -> Result<(), LogError> {
+        let syncing = self.syncing.lock();
+        if let Some(error) = self.fenced() {
+            return Err(error);
+        }
+        let synced = self.dir.sync_log().map_err(|error| self.raise_fence(&error));
+        drop(syncing);
+        synced.map_err(|cause| {
+            self.fail_all(&cause);
+            LogError::Fenced { cause }
+        })
+    }
+
     pub(crate) fn mean_sync(&self) -> Duration {
         Duration::from_nanos(self.mean_sync_nanos.load(Ordering::Relaxed))
     }

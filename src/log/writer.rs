@@ -282,10 +282,8 @@ impl Writer {
             },
             None => self.growing(shared, &path, needed)?,
         };
-        if shared.syncs()
-            && let Err(error) = shared.dir.sync_log()
-        {
-            return Err(shared.fence(&error));
+        if shared.syncs() {
+            shared.sync_names()?;
         }
         let header = Header {
             log_id: shared.log_id,

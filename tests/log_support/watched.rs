@@ -22,6 +22,7 @@ struct Watch {
     seen: Mutex<Seen>,
     changed: Condvar,
     behind_listing: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    behind_naming: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl fmt::Debug for Watch {
@@ -106,6 +107,11 @@ impl Watched {
         *self.watch.behind_listing.lock().unwrap() = Some(Box::new(happens));
     }
 
+    /// Has something happen right behind the next renaming that gives a segment its name.
+    pub fn behind_naming(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.watch.behind_naming.lock().unwrap() = Some(Box::new(happens));
+    }
+
     fn change(&self, what: &str, path: &Path) {
         self.seen().changes.push(format!("{what} {}", path.display()));
     }
@@ -156,7 +162,12 @@ impl Vfs for Watched {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change("rename", from);
-        self.disk.rename(from, to)
+        let renamed = self.disk.rename(from, to);
+        if to.extension().is_some_and(|e| e == "log") {
+            let happens = self.watch.behind_naming.lock().unwrap().take();
+            happens.into_iter().for_each(|happens| happens());
+        }
+        renamed
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
