@@ -329,6 +329,41 @@ fn a_directory_sync_that_fails_for_a_retiring_is_not_good_for_a_roll() {
     }
 }
 
+/// Symptom: a power cut took a whole segment whose records had been synced. Cause: a rewriting had failed to sync the directory, the process
+/// was started again, and the opening removed what the new file replaced; that one's name never reached the device. Fix: the opening
+/// gives the name again before it removes anything, and where it cannot, removes nothing.
+#[test]
+fn what_a_failed_rewriting_replaced_is_not_removed_before_the_new_name_lasts() {
+    for (op, k) in [(Op::SyncDir, 1), (Op::SyncDir, 2), (Op::Rename, 1), (Op::Unlink, 1)] {
+        for (seed, is_full) in (0..30).flat_map(|seed| [(seed, false), (seed, true)]) {
+            let disk = SimDisk::new(seed);
+            let log = open(&disk).unwrap();
+            (0..RUN).for_each(|i| append(&log, i, Level::Synced).unwrap());
+            let second = log.segments()[1].first;
+            disk.fail(op, k, Fault::Eio);
+            let rewritten = log.rewrite(second..second + 1, |tag, _| tag.offset % 3 > 0, |_, _, _| {});
+            assert!(rewritten.is_err());
+            disk.heal();
+            drop(log);
+            disk.kill();
+            if is_full {
+                disk.fail(Op::Write, 1, Fault::NoSpace);
+            }
+            let (log, report) = Log::open(Arc::new(disk.clone()), DIR, options()).unwrap();
+            assert!(report.damage.is_empty() && (is_full || report.kept.is_empty()), "{report:?}");
+            append(&log, RUN, Level::Synced).unwrap();
+            let before = offsets(&read_all(&log).unwrap());
+            drop(log);
+            disk.power_cut(seed);
+            let after = offsets(&read_all(&open(&disk).unwrap()).unwrap());
+            assert!(
+                before.iter().all(|offset| after.contains(offset)),
+                "{op:?} {k}, seed {seed}: {after:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn short_and_interrupted_calls_are_not_noticed() {
     let plain = [

@@ -131,6 +131,7 @@ mod rebuild;
 mod receipt;
 mod record;
 mod recover;
+mod renew;
 mod repair;
 mod report;
 mod scan;

@@ -18,6 +18,7 @@ use super::header::{self, Copies, Fill, Found, Header};
 use super::meta::{self, Meta};
 use super::name::{self, SegmentName};
 use super::options::Access;
+use super::renew::Replaced;
 use super::report::{Cut, Damage, DamageKind, Missing, OpenReport};
 use super::scan::Source;
 use super::segment::Segment;
@@ -52,6 +53,8 @@ pub(crate) struct Plan {
     /// Whether parts of the last segment could not be read.
     pub(crate) has_unreadable: bool,
     pub(crate) rest: Vec<(PathBuf, Fate)>,
+    /// Older generations among the rest, those of one newer file together.
+    pub(crate) replaced: Vec<Replaced>,
     /// The names of segments that were listed, sorted.
     pub(crate) listed: Vec<SegmentName>,
     /// A file that was listed was gone when it was opened: a writer is at work.
@@ -79,6 +82,7 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
         has_torn_header: false,
         has_unreadable: false,
         rest: listing.temporary.iter().map(|n| (dir.temporary(*n), Fate::Remove)).collect(),
+        replaced: Vec::new(),
         next_number: 1,
         next_spare: 1 + listing
             .spares
@@ -322,15 +326,22 @@ impl Plan {
     fn drop_older_generations(&mut self, dir: &Dir, files: &mut Vec<Candidate>) -> Result<(), LogError> {
         files.sort_by_key(|f| (f.name.first, u64::MAX - f.name.last, u32::MAX - f.name.generation));
         let mut cover: Option<SegmentName> = None;
+        let mut newer = Vec::new();
         let older = files.extract_if(.., |file| {
             let name = file.name;
             let is_older = cover.is_some_and(|c| c.last >= name.last && c.generation > name.generation);
             if !is_older && file.header().is_some() && cover.is_none_or(|c| name.last >= c.last) {
                 cover = Some(name);
             }
+            newer.extend(cover.filter(|_| is_older));
             is_older
         });
-        for file in older {
+        let older: Vec<Candidate> = older.collect();
+        for (file, newer) in older.into_iter().zip(newer) {
+            self.replaced.push(Replaced {
+                older: file.path.clone(),
+                newer: dir.segment(&newer),
+            });
             if file.unread.is_some() {
                 self.settle(&file.path, Some(Fate::Move));
             } else {

@@ -5,7 +5,7 @@
 //! process and a power cut, and an epoch is durable before the first block that carries it.
 //!
 //! ```text
-//! 1. keep aside what is cut           copy, sync, sync directory
+//! 1. keep aside what is cut           copy, sync, sync directory; and give names again that nothing proves (`renew`)
 //! 2. write the new segment            as .tmp: header, blocks above the last proven LSN, zeros; sync
 //! 3. give it its name                 rename, sync directory
 //! 4. remove what it replaces          unlink, sync directory
@@ -33,6 +33,7 @@ use super::options::{Background, LogOptions, Prewrite};
 use super::output::Output;
 use super::record::Lsn;
 use super::recover::{Link, Plan};
+use super::renew;
 use super::report::Reappended;
 use super::scan::{self, Source};
 use super::tail::Boundary;
@@ -86,6 +87,7 @@ pub(crate) fn repair(dir: &Dir, plan: &mut Plan, options: &LogOptions, salt: u64
     plan.report.epoch = epoch;
     let mut aside = Aside::default();
     let is_tail_kept = aside.keep(dir, plan);
+    renew::renew(dir, plan)?; // the directory is synced when the new segment gets its name
     let start = Start::choose(plan, options);
     let fresh = make_segment(dir, plan, options, &start, log_id, epoch)?;
     if start.replaces {
