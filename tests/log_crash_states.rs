@@ -121,11 +121,12 @@ impl Explorer {
         disk.fail_from(Op::Any, CALLS, Fault::Eio);
         let all = (generation, depth) == self.thorough;
         let wants_opening = generation == self.thorough.0 && depth < self.thorough.1;
-        let ran = match run(disk, &script, all, rng) {
+        let mut ran = match run(disk, &script, all, rng) {
             Ok(ran) => ran,
             Err(e) => self.fail(&before, &format!("opening failed: {e} {e:?}"), disk),
         };
         self.judge(&before, &ran.found, disk);
+        ran.session.follow(&before.session);
         let report = &ran.report;
         if let Err(what) = before.session.judge_end(before.at, before.loss, report.end.0) {
             self.fail(&before, &what, disk);

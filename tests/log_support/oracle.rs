@@ -68,6 +68,10 @@ pub struct Entry {
     pub synced: u64,
     /// Its caller was told that it failed, so it may be there or not.
     pub failed: u64,
+    /// It may use the space that is kept for facts.
+    pub is_fact: bool,
+    /// It failed for want of space. Facts go on without it, perhaps before it was told.
+    pub found_no_space: bool,
 }
 
 impl Entry {
@@ -78,7 +82,13 @@ impl Entry {
             os: NEVER,
             synced: NEVER,
             failed: NEVER,
+            is_fact: false,
+            found_no_space: false,
         }
+    }
+
+    fn is_refused_unheard(&self, at: At) -> bool {
+        self.found_no_space && !at.after(self.failed)
     }
 
     fn exposed(record: Rec) -> Self {
@@ -100,6 +110,10 @@ pub struct Session {
     gone: BTreeMap<Name, u64>,
     /// When the order of records of different streams may first have changed.
     reordered: Option<u64>,
+    /// Records whose removal failed, in this session and in those before.
+    not_removed: Vec<Rec>,
+    /// Those of them that this session did not find. A name that was seen to go may be on the device for ever.
+    may_return: Vec<Rec>,
     /// How far positions had been handed out for good, and when that was known.
     reached: Vec<Positions>,
 }
@@ -145,6 +159,18 @@ impl Session {
         self.gone.extend(records.iter().map(|record| (record.name(), now)));
     }
 
+    /// The removal of these records was tried and failed.
+    pub fn fail_to_remove(&mut self, records: &[Rec]) {
+        self.not_removed.extend_from_slice(records);
+    }
+
+    /// This session followed that one on the same disk.
+    pub fn follow(&mut self, before: &Self) {
+        self.not_removed.extend_from_slice(&before.not_removed);
+        let is_here = |r: &&Rec| self.entries.iter().any(|e| e.records.iter().any(|here| here.name() == r.name()));
+        self.may_return = before.not_removed.iter().filter(|r| !is_here(r)).cloned().collect();
+    }
+
     /// Positions up to here have been handed out, by now.
     pub fn reach(&mut self, end: u64, durable: u64, now: u64) {
         self.reached.push(Positions { time: now, end, durable });
@@ -179,6 +205,11 @@ impl Session {
 
     /// Judges what an opening found after a crash: all that was promised, nothing else, in order, batches whole.
     pub fn judge(&self, at: At, loss: Loss, found: &[Rec]) -> Result<(), String> {
+        let found: Vec<Rec> = found.iter().filter(|r| !self.may_return.contains(r)).cloned().collect();
+        self.judge_rest(at, loss, &found)
+    }
+
+    fn judge_rest(&self, at: At, loss: Loss, found: &[Rec]) -> Result<(), String> {
         let promised = |e: &Entry| match loss {
             Loss::Process => at.after(e.os.min(e.synced)),
             Loss::Power => at.after(e.synced),
@@ -194,20 +225,24 @@ impl Session {
             return self.judge_streams(at, &tried[..], must, found);
         }
 
-        // Every way to read `found` as tried entries, some that may miss left out, at once: the set of places reached.
-        let mut reached = vec![false; tried.len() + 1];
-        skip(&mut reached, 0, &tried, may_miss);
+        // Every way to read `found` as tried entries, some that may miss left out, at once: the set of places reached, with
+        // and without data left out that found no space, behind which only facts go on.
+        let mut reached = vec![[false; 2]; tried.len() + 1];
+        skip(&mut reached, (0, false), &tried, may_miss, at);
         let mut at_record = vec![reached];
-        at_record.resize(found.len() + 1, vec![false; tried.len() + 1]);
+        at_record.resize(found.len() + 1, vec![[false; 2]; tried.len() + 1]);
         for i in 0..found.len() {
             for (j, entry) in tried.iter().enumerate() {
                 let n = entry.records.len();
-                if at_record[i][j] && n > 0 && found[i..].starts_with(&entry.records) {
-                    skip(&mut at_record[i + n], j + 1, &tried, may_miss);
+                for only_facts in [false, true] {
+                    let is_possible = at_record[i][j][usize::from(only_facts)] && (entry.is_fact || !only_facts);
+                    if is_possible && n > 0 && found[i..].starts_with(&entry.records) {
+                        skip(&mut at_record[i + n], (j + 1, only_facts), &tried, may_miss, at);
+                    }
                 }
             }
         }
-        match at_record[found.len()].iter().rposition(|reached| *reached) {
+        match at_record[found.len()].iter().rposition(|reached| reached.contains(&true)) {
             Some(end) if end >= must => Ok(()),
             Some(end) => Err(format!(
                 "lost: {} entries tried, {must} promised, {end} found ({} records): next missing {:?}",
@@ -216,8 +251,8 @@ impl Session {
                 tried[end].records.iter().take(3).collect::<Vec<_>>()
             )),
             None => {
-                let good = at_record.iter().rposition(|r| r.contains(&true)).unwrap_or(0);
-                let end = at_record[good].iter().rposition(|r| *r).unwrap_or(0);
+                let good = at_record.iter().rposition(|r| r.iter().any(|r| r.contains(&true))).unwrap_or(0);
+                let end = at_record[good].iter().rposition(|r| r.contains(&true)).unwrap_or(0);
                 Err(format!(
                     "invented, reordered, halved or lost: {} records found, the first {good} explained by {end} of {} \
                      entries, {must} promised; then found {:?}, tried {:?}",
@@ -253,6 +288,7 @@ impl Session {
         }
         let mut explained = 0;
         let mut end = None;
+        let mut refused = None;
         for (index, entry) in tried.iter().enumerate() {
             let here = entry.records.iter().filter(|r| by_name.get(&r.name()) == Some(r)).count();
             explained += here;
@@ -262,11 +298,13 @@ impl Session {
                 .iter()
                 .all(|r| self.may_miss(at, r) || by_name.contains_key(&r.name()));
             if whole && here >= needed && needed > 0 {
-                if let Some(missing) = end {
+                if let Some(missing) = end.or(refused.filter(|_| !entry.is_fact)) {
                     return Err(format!("entry {index} is there and {missing} is not"));
                 }
             } else if needed > 0 && here > 0 {
                 return Err(format!("half of entry {index}: {:?}", entry.records));
+            } else if needed > 0 && entry.is_refused_unheard(at) {
+                refused = refused.or(Some(index));
             } else if needed > 0 && !at.after(entry.failed) {
                 end = end.or(Some(index));
             }
@@ -282,14 +320,16 @@ impl Session {
 }
 
 /// Marks a place as reached, and those behind entries that may miss, and those behind entries without records.
-fn skip(reached: &mut [bool], from: usize, tried: &[&Entry], may_miss: impl Fn(&Entry) -> bool) {
-    let mut place = from;
+fn skip(reached: &mut [[bool; 2]], from: (usize, bool), tried: &[&Entry], may_miss: impl Fn(&Entry) -> bool, at: At) {
+    let (mut place, mut only_facts) = from;
     loop {
-        reached[place] = true;
+        reached[place][usize::from(only_facts)] = true;
         match tried.get(place) {
-            Some(entry) if may_miss(entry) || entry.records.is_empty() => place += 1,
+            Some(entry) if may_miss(entry) || entry.records.is_empty() => {}
+            Some(entry) if entry.is_refused_unheard(at) => only_facts = true,
             _ => return,
         }
+        place += 1;
     }
 }
 
@@ -357,5 +397,36 @@ mod tests {
         session.confirm_gone(&[rec(0)], 31);
         session.judge(At::END, Loss::Power, &[rec(3)]).unwrap();
         session.judge(At::END, Loss::Power, &[rec(0), rec(3)]).unwrap_err();
+    }
+    #[test]
+    fn only_facts_go_on_without_data_that_found_no_space_and_has_not_heard() {
+        let mut session = session();
+        session.entries[1].os = NEVER;
+        session.entries[1].synced = NEVER;
+        session.entries[1].failed = 24;
+        session.entries[1].found_no_space = true;
+        let judge = |session: &Session, call, found: &[Rec]| session.judge(At { call, midway: false }, Loss::Process, found);
+        judge(&session, 23, &[rec(0), rec(3)]).unwrap_err();
+        judge(&session, 24, &[rec(0), rec(3)]).unwrap();
+        session.entries[2].is_fact = true;
+        judge(&session, 23, &[rec(0), rec(3)]).unwrap();
+        judge(&session, 23, &[rec(0), rec(1), rec(2), rec(3)]).unwrap();
+        judge(&session, 23, &[rec(0)]).unwrap_err();
+        session.may_reorder(0);
+        judge(&session, 23, &[rec(0), rec(3)]).unwrap();
+        session.entries[2].is_fact = false;
+        judge(&session, 23, &[rec(0), rec(3)]).unwrap_err();
+    }
+
+    #[test]
+    fn what_could_not_be_removed_may_return_and_nothing_else() {
+        let mut before = session();
+        before.fail_to_remove(&[rec(1), rec(2)]);
+        let mut session = Session::opened_with(&[rec(3)]);
+        session.follow(&before);
+        session.judge(At::END, Loss::Power, &[rec(1), rec(2), rec(3)]).unwrap();
+        session.judge(At::END, Loss::Power, &[rec(3)]).unwrap();
+        session.judge(At::END, Loss::Power, &[rec(0), rec(3)]).unwrap_err();
+        session.judge(At::END, Loss::Power, &[rec(1), rec(2)]).unwrap_err();
     }
 }

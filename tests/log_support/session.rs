@@ -296,6 +296,7 @@ impl Run<'_> {
             }
             Step::Note { records, len } => {
                 let (entry, records) = self.attempt(records, len, rng);
+                self.session.entries[entry].is_fact = true;
                 let mut batch = Batch::new();
                 for record in &records {
                     batch.push(tag(record), &record.body).expect("small records fit");
@@ -361,7 +362,10 @@ impl Run<'_> {
             self.session.give_up(&before, self.disk.calls());
             match log.retire(segment.first) {
                 Ok(()) => self.session.confirm_gone(&before, self.disk.calls()),
-                Err(e) => return self.failed(&e),
+                Err(e) => {
+                    self.session.fail_to_remove(&before);
+                    return self.failed(&e);
+                }
             }
         }
     }
@@ -384,7 +388,10 @@ impl Run<'_> {
         match log.rewrite(range, |tag, _| !is_dropped(tag.offset), |_, _, _| {}) {
             Ok(done) if done.after != done.before => self.session.confirm_gone(&dropped, self.disk.calls()),
             Ok(_) => {}
-            Err(e) => self.failed(&e),
+            Err(e) => {
+                self.session.fail_to_remove(&dropped);
+                self.failed(&e);
+            }
         }
     }
 
@@ -442,10 +449,8 @@ impl Run<'_> {
             }
             Err(e) => {
                 self.fail(entry);
-                if matches!(e, LogError::Full) && self.steps.iter().any(|step| matches!(step, Step::Note { .. })) {
-                    // A fact that it shared a block with was written without it, perhaps before it was told.
-                    self.session.entries[entry].failed = self.session.entries[entry].tried;
-                }
+                let entry = &mut self.session.entries[entry];
+                entry.found_no_space |= matches!(e, LogError::Full) && !entry.is_fact;
                 self.failed(&e);
             }
         }
