@@ -583,13 +583,17 @@ impl Hook for Heard {
 
 /// Hands a fact over. What became of it is told later.
 fn note(log: &Log, offset: u64) -> Arc<Mutex<Option<bool>>> {
+    note_of(log, offset, LEN)
+}
+
+fn note_of(log: &Log, offset: u64, len: usize) -> Arc<Mutex<Option<bool>>> {
     let mut fact = Batch::new();
     let tag = Tag {
         topic: 2,
         offset,
         ..Tag::default()
     };
-    fact.push(tag, &[offset as u8; LEN]).unwrap();
+    fact.push(tag, &vec![offset as u8; len]).unwrap();
     let heard = Arc::default();
     log.note(&mut fact, Some(Box::new(Heard(Arc::clone(&heard))))).unwrap();
     heard
@@ -726,4 +730,25 @@ fn data_that_finds_no_space_takes_with_it_the_data_behind_it() {
     disk.heal();
     log.append(&records(before), Level::Synced).expect("there is space again");
     assert_eq!(read_all(&log).unwrap().len() as u64, before + 2);
+}
+
+/// Symptom: after a crash, a fact was there and one that was noted before it was not, though nobody had been told that it was refused.
+/// Cause: it found no space, and the smaller one behind it in the same round did. Fix: a fact that is refused takes with it all that is
+/// behind it in its round.
+#[test]
+fn a_fact_that_finds_no_space_takes_with_it_what_is_behind_it() {
+    let disk = SimDisk::new(1);
+    let options = options().segment_bytes(4096, 4096).prewrite(Prewrite::Never).block_bytes(3000);
+    let (log, _) = Log::open(Arc::new(disk.clone()), DIR, options).unwrap();
+    for offset in 0..7 {
+        append(&log, offset, Level::Synced).unwrap();
+    }
+    disk.set_capacity(Some(disk.used()));
+    disk.fail(Op::Rename, 1, Fault::NoSpace); // of the spare that is ready
+    let first = note_of(&log, 7, 2500);
+    let second = note_of(&log, 8, 600);
+    assert_eq!((*first.lock().unwrap(), *second.lock().unwrap()), (Some(false), Some(false)));
+    let again = note_of(&log, 9, 300);
+    log.flush(Level::Os).unwrap();
+    assert_eq!(*again.lock().unwrap(), Some(true), "there was space for the smaller one");
 }

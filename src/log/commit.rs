@@ -101,7 +101,8 @@ impl Shared {
     }
 
     /// Writes one block for each group. What fails takes with it what comes behind it in the round, or a crash before
-    /// anybody is told would show a hole in the order; only where space is short, facts go on without the data, all of it.
+    /// anybody is told would show a hole in the order; only where space is short, facts go on without the data, all of it,
+    /// up to the first fact that finds none.
     fn write_groups(&self, groups: &mut [Group]) -> Written {
         let mut written = Written::default();
         let Some(writer) = &self.writer else {
@@ -110,13 +111,16 @@ impl Shared {
         let mut writer = writer.lock();
         let mut failed: Option<LogError> = None;
         let mut is_short = false;
+        let mut is_out = false; // not even facts find space
         for group in groups {
             let outcome = match failed.clone().or_else(|| self.fenced()) {
                 Some(error) => Err(error),
+                None if is_out && !group.batch.is_empty() => Err(LogError::Full),
                 None if is_short && group.has_data() && !group.refuse_data() => Err(LogError::Full),
                 None => writer.write(self, group),
             };
             is_short |= outcome.as_ref().is_err_and(LogError::is_full) || group.is_refused_for_space();
+            is_out |= outcome.as_ref().is_err_and(LogError::is_full) && group.has_facts();
             failed = failed.or_else(|| outcome.as_ref().err().filter(|error| !error.is_full()).cloned());
             let is_block = matches!(outcome, Ok(Some(_)));
             self.blocks.fetch_add(u64::from(is_block), Ordering::Relaxed);

@@ -130,13 +130,15 @@ impl Group {
         self.parts.iter().any(Part::is_data)
     }
 
+    /// Tells whether there are facts in it that were not refused.
+    pub(crate) fn has_facts(&self) -> bool {
+        let is_fact = |part: &Part| part.class == Class::Fact && part.records > 0 && part.refused.is_none();
+        self.parts.iter().any(is_fact)
+    }
+
     /// Refuses data for want of space. Tells whether there are facts beside it; else nothing is changed.
     pub(crate) fn refuse_data(&mut self) -> bool {
-        let has_facts = self
-            .parts
-            .iter()
-            .any(|part| part.class == Class::Fact && part.records > 0 && part.refused.is_none());
-        if !has_facts || !self.has_data() {
+        if !self.has_facts() || !self.has_data() {
             return false;
         }
         for part in self.parts.iter_mut().filter(|part| part.is_data()) {
