@@ -51,13 +51,14 @@ impl Spares {
         let read = |e| LogError::io("read", &path, e);
         let len = file.len().map_err(read)?;
         let is_new = dir::read_front(&*file, MIN_BYTES).map_err(read)?.iter().all(|b| *b == 0);
-        self.put(Spare {
+        let spare = Spare {
             path,
             file,
             len,
             capacity: len,
             fill: if is_new { Fill::Zeros } else { Fill::OlderBlocks },
-        });
+        };
+        self.put(dir, spare);
         Ok(())
     }
 
@@ -90,13 +91,14 @@ impl Spares {
             drop(dir.unlink(&tmp).and_then(|()| dir.unlink(&path)));
             return Err(error);
         }
-        self.put(Spare {
+        let spare = Spare {
             path,
             file,
             len: zeroed,
             capacity,
             fill: Fill::Zeros,
-        });
+        };
+        self.put(dir, spare);
         Ok(())
     }
 
@@ -142,9 +144,18 @@ impl Spares {
         Ok(number)
     }
 
-    pub(crate) fn put(&self, spare: Spare) {
-        *self.ready.lock() = Some(spare);
+    /// Takes a spare as the one that is ready. If there is one, the larger stays; the file of the other is removed.
+    pub(crate) fn put(&self, dir: &Dir, spare: Spare) {
+        let mut ready = self.ready.lock();
+        let other = match &*ready {
+            Some(there) if there.capacity >= spare.capacity => Some(spare),
+            _ => ready.replace(spare),
+        };
         self.is_ready.store(true, Ordering::Release);
+        drop(ready);
+        if let Some(other) = other {
+            drop(dir.unlink(&other.path)); // if it stays, the next opening removes it
+        }
         self.is_wanted.store(false, Ordering::Release);
         self.starved.store(false, Ordering::Release);
     }
@@ -184,3 +195,37 @@ impl Spares {
 
 /// How much of a spare is written and synced at once: a commit that comes meanwhile waits behind that much.
 const PIECE: usize = 128 << 10;
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::log::sim::SimDisk;
+
+    /// Symptom: after a full disk, files as large as a segment stayed until the next opening. Cause: while one spare was made or a segment
+    /// was used again, a leader that found no space made one as well, and the one that was ready first was forgotten. Fix: the larger
+    /// stays, and the other one is removed.
+    #[test]
+    fn of_two_spares_that_are_made_at_once_one_is_left() {
+        for capacities in [(4096, 8192), (8192, 4096)] {
+            let disk = SimDisk::new(1);
+            let dir = Dir::new(Arc::new(disk.clone()), Path::new("data"));
+            dir.make().expect("the disk is fine");
+            let spares = Spares::new(1);
+            let make = |capacity, pause: &mut dyn FnMut() -> bool| {
+                spares
+                    .make(&dir, capacity, capacity, Survives::PowerLoss, pause)
+                    .expect("the disk is fine");
+            };
+            make(capacities.0, &mut || {
+                make(capacities.1, &mut || true);
+                true
+            });
+            assert_eq!(disk.files().len(), 1, "{disk:?}");
+            let spare = spares.take(8192).expect("the larger one");
+            assert!(disk.files() == [spare.path], "{disk:?}");
+            assert!(!spares.is_ready());
+        }
+    }
+}

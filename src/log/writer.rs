@@ -275,7 +275,7 @@ impl Writer {
             Some(spare) => match shared.dir.rename(&spare.path, &path) {
                 Ok(()) => spare,
                 Err(error) if error.is_full() => {
-                    shared.spares.put(spare); // no space for its name, and that may pass
+                    shared.spares.put(&shared.dir, spare); // no space for its name, and that may pass
                     return Err(LogError::Full);
                 }
                 Err(error) => return Err(error),
