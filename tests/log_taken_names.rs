@@ -168,6 +168,28 @@ fn a_directory_with_the_name_of_a_file_to_come_is_no_obstacle() {
     assert_eq!(offsets(&log), (0..60).collect::<Vec<_>>());
 }
 
+/// Symptom: spares stayed for ever, as files that nobody knows. Cause: a strange file had the highest number that a name can have, and theirs
+/// were beyond it. Fix: such a number is not counted.
+#[test]
+fn a_spare_with_the_highest_number_does_not_use_up_the_names() {
+    for suffix in ["spare", "tmp"] {
+        let disk = SimDisk::new(1);
+        let (log, _) = open(&disk);
+        append(&log, 0..20);
+        drop(log);
+        disk.kill();
+        disk.put(other(u64::MAX / 2 - 1, suffix), STRANGE);
+        for session in 1..4 {
+            let (log, report) = open(&disk);
+            assert!(report.unknown.is_empty(), "{suffix}, {session}: {report:?}");
+            append(&log, session * 20..session * 20 + 20);
+            assert_eq!(offsets(&log), (0..session * 20 + 20).collect::<Vec<_>>());
+            drop(log);
+            disk.kill();
+        }
+    }
+}
+
 fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.sort();
     paths

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::beside::{self, Became};
 use super::block::VERSION;
-use super::dir::Dir;
+use super::dir::{Dir, Listing};
 use super::error::LogError;
 use super::fate::Fate;
 use super::header::{self, Copies, Fill, Found, Header};
@@ -84,12 +84,7 @@ pub(crate) fn look(dir: &Dir) -> Result<Plan, LogError> {
         rest: listing.temporary.iter().map(|n| (dir.temporary(*n), Fate::Remove)).collect(),
         replaced: Vec::new(),
         next_number: 1,
-        next_spare: 1 + listing
-            .spares
-            .last()
-            .copied()
-            .unwrap_or(0)
-            .max(listing.temporary.last().copied().unwrap_or(0)),
+        next_spare: next_spare(&listing),
         spares: listing.spares,
         listed: listing.segments,
         is_moving: false,
@@ -177,6 +172,12 @@ fn next_number(files: &[Candidate]) -> u64 {
         .filter(|last| *last <= highest + (1 << 32))
         .max();
     nearby.unwrap_or(0) + 1
+}
+
+/// A number that no spare has, nor a file on its way to become one. Strange names do not use them up either.
+fn next_spare(listing: &Listing) -> u64 {
+    let all = listing.spares.iter().chain(&listing.temporary);
+    all.copied().filter(|number| *number <= name::LAST_NUMBER).max().unwrap_or(0) + 1
 }
 
 fn newer(path: PathBuf, found: u16) -> LogError {
