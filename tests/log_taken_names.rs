@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ringmq::log::sim::SimDisk;
-use ringmq::log::vfs::Vfs;
+use ringmq::log::vfs::{Open, Vfs};
 use ringmq::log::{Background, Level, Log, LogError, LogOptions, OpenReport, Prewrite, Record};
 
 use log_support::session::{DIR, read_all};
@@ -246,6 +246,34 @@ fn what_was_moved_aside_before_is_not_replaced() {
         assert_eq!(offsets(&log), [0, 1, 2]);
         assert_eq!(quarantine(&disk).len(), 2, "{disk:?}");
         assert_eq!(disk.read(segment(500, 0)), None);
+    }
+}
+
+/// Symptom: a power cut took what had been kept aside, and was on the device. Cause: another file with the same bytes was moved to its name,
+/// and its own were not on the device. Fix: what is there already is not moved again.
+#[test]
+fn what_was_moved_aside_before_is_not_replaced_by_the_same_bytes_that_may_not_last() {
+    let disk = SimDisk::new(1);
+    let (log, _) = open(&disk);
+    append(&log, 0..20);
+    let bytes = disk.read(segment(log.segments()[0].first, 0)).expect("a segment");
+    log.close().expect("closed");
+    disk.kill();
+    disk.put(segment(500, 0), &bytes); // it says that its name is not its own, so it is moved
+    let (log, report) = open(&disk);
+    assert_eq!(report.quarantined.len(), 1, "{report:?}");
+    log.close().expect("closed");
+    disk.kill();
+    disk.settle();
+    let again = disk.open(&segment(500, 0), Open::Create).expect("the name is free");
+    again.write_all_at(&bytes, 0).expect("the disk is fine");
+    drop(again);
+    let (_, second) = open(&disk);
+    assert_eq!((&second.quarantined, disk.read(segment(500, 0))), (&report.quarantined, None));
+    for cut in 0..10 {
+        let disk = disk.copy();
+        disk.power_cut(cut);
+        assert!(disk.read(&report.quarantined[0]) == Some(bytes.clone()), "cut {cut}");
     }
 }
 

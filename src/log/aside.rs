@@ -82,7 +82,11 @@ impl Aside {
             OpenReport::push(&mut report.kept, &mut report.omitted, path);
             return Ok(());
         };
-        dir.rename(&path, &target)?;
+        if dir.is_free(&target)? {
+            dir.rename(&path, &target)?;
+        } else {
+            dir.unlink(&path)?; // the same bytes are there, and nobody has synced these
+        }
         dir.sync(&dir.quarantine)?;
         self.put(&target, len);
         OpenReport::push(&mut report.quarantined, &mut report.omitted, target);
