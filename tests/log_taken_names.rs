@@ -190,6 +190,56 @@ fn a_spare_with_the_highest_number_does_not_use_up_the_names() {
     }
 }
 
+/// A crash at any call of a roll that passes over names finds all that was confirmed, and the strangers' bytes are somewhere.
+#[test]
+fn a_crash_while_names_are_passed_over_loses_neither_records_nor_strangers() {
+    let mut crashes = 0;
+    for (prewrite, bytes) in [Prewrite::Auto, Prewrite::Never]
+        .into_iter()
+        .flat_map(|p| [(p, STRANGE), (p, &[0; 3000][..]), (p, &[5; 3000][..])])
+    {
+        let disk = SimDisk::new(1);
+        let (log, _) = open_with(&disk, options().prewrite(prewrite));
+        append(&log, 0..4);
+        let next = log.segments().last().expect("one is being written").last + 1;
+        let strangers = [segment(next, 0), segment(next + 2, 0)];
+        for stranger in &strangers {
+            disk.put(stranger, bytes);
+        }
+        disk.record();
+        let confirmed: Vec<u64> = (4..40)
+            .map(|offset| {
+                append(&log, offset..offset + 1);
+                if offset == 25 {
+                    log.retire(log.segments()[0].first).expect("sealed");
+                }
+                disk.calls()
+            })
+            .collect();
+        let retired = offsets(&log)[0];
+        for moment in disk.recorded() {
+            let known = 4 + confirmed.iter().filter(|call| **call < moment.call).count() as u64;
+            for cut in 0..4 {
+                let disk = moment.disk.copy();
+                if cut > 0 {
+                    disk.power_cut(cut + moment.call);
+                }
+                let (log, report) = open_with(&disk, options().prewrite(prewrite));
+                crashes += 1;
+                let found = offsets(&log);
+                let first = found.first().copied().unwrap_or(0);
+                assert!(first == 0 || first == retired, "{found:?}");
+                assert_eq!(found, (first..first + found.len() as u64).collect::<Vec<_>>());
+                assert!(first + found.len() as u64 >= known, "{known} {found:?} {report:?}");
+                assert!(report.damage.is_empty() && report.missing.is_empty(), "{report:?}");
+                let all: Vec<Vec<u8>> = disk.files().into_iter().filter_map(|file| disk.read(&file)).collect();
+                assert!(bytes[0] == 0 || all.iter().any(|there| there == bytes), "{disk:?} {report:?}");
+            }
+        }
+    }
+    println!("{crashes} crashes");
+}
+
 fn sorted(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.sort();
     paths
