@@ -314,15 +314,16 @@ mod tests {
 
     #[test]
     fn a_large_batch_that_was_set_aside_gives_its_memory_back() {
-        let window = Window::<u64, Arc<Meta>>::new(1024, 0);
+        const CAPACITY: usize = 4 * KEPT;
+        let window = Window::<u64, Arc<Meta>>::new(CAPACITY, 0);
         let (cursor, line) = (window.join_overtakable(Start::Oldest, None), window.line());
         let store = SideStoreOf::new(1, u64::clone, Box::new(|_| true));
         let mut limit = 0;
-        for n in 0..2000 {
+        for n in 0..2 * CAPACITY as u64 {
             let claim = window.claim_run(&mut limit, 1, false);
             claim.expect("nobody is waited for").fill(n, None);
         }
-        assert!(matches!(store.next_behind(&window, (&cursor, &line), 1024), Next::Lagged(_)));
+        assert!(matches!(store.next_behind(&window, (&cursor, &line), CAPACITY), Next::Lagged(_)));
         assert!(store.kept.lock().next.len() > KEPT);
         while store.take(&cursor).is_some() {}
         assert!(store.kept.lock().next.capacity() <= KEPT);
