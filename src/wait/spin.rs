@@ -84,7 +84,7 @@ impl Wakefulness {
     pub(crate) const fn spin_in_a_crowd(&self) -> Spin {
         Spin {
             step: LOOKS,
-            yields: YIELDS << self.doubled,
+            ..self.spin()
         }
     }
 
