@@ -67,6 +67,11 @@ impl LagLog {
         }
     }
 
+    /// Notes all that another log has.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        std::iter::from_fn(|| other.pop()).for_each(|lagged| self.add_all(lagged));
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Lagged> {
         if self.ranges.is_empty() {
             None

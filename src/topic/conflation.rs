@@ -238,7 +238,7 @@ impl<T> SideStoreOf<T> {
         }
         kept.copying = 0;
         kept.filtered += unwanted;
-        std::iter::from_fn(|| uncopied.pop()).for_each(|lagged| kept.telling.add_all(lagged));
+        kept.telling.append(uncopied);
         kept.next = messages;
         !kept.next.is_empty()
     }

@@ -264,9 +264,7 @@ impl<T: Send + 'static> TopicCore<T> {
             drop_each(forgotten.messages);
             // What a rule dropped is told, wherever the subscription goes from here.
             state.change(|beside| {
-                for mut lost in forgotten.lost {
-                    std::iter::from_fn(|| lost.pop()).for_each(|lagged| beside.lag.add_all(lagged));
-                }
+                forgotten.lost.into_iter().for_each(|lost| beside.lag.append(lost));
                 overtaken.into_iter().for_each(|range| beside.lag.add(range.from, range.to));
             });
         }
