@@ -8,8 +8,8 @@
 //! exact losses.
 //!
 //! Batches are not atomic, and are checked as the run of single operations that they promise to be. A subscription that drops its oldest messages is
-//! moved on by a publisher before that publisher's message enters, so those are two steps. The same goes for one that conflates. What a filter does not
-//! want is passed one by one while somebody receives, each in a step of its own.
+//! moved on by a publisher before that publisher's message enters, so those are two steps. The same goes for one that conflates. While somebody receives,
+//! what a filter does not want is passed, and what comes next is set aside for whoever receives first, each in a step of its own.
 //!
 //! `RINGMQ_LIN_HISTORIES` (default 2,100) histories, over all shapes; `RINGMQ_SEED` repeats the operations, not the schedule.
 
@@ -48,12 +48,12 @@ enum Op {
         from: u64,
         to: u64,
         lost: u64,
-        /// How many were asked for.
-        most: u64,
     },
-    /// A receive may pass any number of messages that the filter does not want.
-    Skip {
+    /// A receive of up to `most` may pass any number of messages that the filter does not want. If it finds that it was moved past messages, it sets
+    /// aside what comes next; another may be faster to receive that.
+    Look {
         sub: usize,
+        most: u64,
     },
     InFlightFull {
         sub: usize,
@@ -265,7 +265,18 @@ impl Model {
         (it.here && it.next.is_empty() && unwanted).then_some(next)
     }
 
-    /// What may follow if a receive finds that it was moved past messages: what comes next, up to `most`, is set aside in the same step.
+    /// What may follow while a receive of up to `most` looks for a message.
+    fn look(&self, shape: &Shape, sub: usize, most: u64) -> Vec<Self> {
+        let skipped = shape.filter[sub.min(1)].then(|| self.skip(shape, sub)).flatten();
+        let aside = if Self::gates(shape, sub) {
+            Vec::new()
+        } else {
+            self.set_aside(shape, sub, most)
+        };
+        skipped.into_iter().chain(aside).collect()
+    }
+
+    /// What may follow if a receive finds that it was moved past messages: what comes next, up to `most`, is set aside.
     fn set_aside(&self, shape: &Shape, sub: usize, most: u64) -> Vec<Self> {
         let mut next = self.clone();
         let it = &mut next.subs[sub];
@@ -347,16 +358,13 @@ impl Model {
                 let right = self.messages.get(at as usize).is_some_and(|(published, _)| *published == value);
                 sub.here && (again || set_aside || kept || fresh) && credit && right && shape.wants(s, value)
             }
-            Op::Lagged { sub, from, to, lost, most } => {
-                let aside = self.set_aside(shape, sub, most).into_iter().filter_map(|mut next| {
-                    let it = &mut next.subs[sub];
-                    let told = it.telling.pop_front();
-                    it.catch_up(Self::conflates(shape, sub));
-                    (told == Some((from, to)) && lost == to - from).then_some(next)
-                });
-                return aside.collect();
+            Op::Lagged { sub, from, to, lost } => {
+                let it = &mut next.subs[sub];
+                let told = it.telling.pop_front();
+                it.catch_up(Self::conflates(shape, sub));
+                told == Some((from, to)) && lost == to - from
             }
-            Op::Skip { .. } => true,
+            Op::Look { .. } => true,
             Op::InFlightFull { sub, beside } => {
                 let sub = &self.subs[sub];
                 sub.here && !sub.is_empty(end) && sub.in_flight.len() + beside >= shape.max_in_flight as usize
@@ -447,9 +455,11 @@ impl Search<'_> {
             if event.call > first_return {
                 continue;
             }
-            if let Op::Skip { sub } = event.op
-                && let Some(next) = model.skip(self.shape, sub)
-            {
+            let looks = match event.op {
+                Op::Look { sub, most } => model.look(self.shape, sub, most),
+                _ => Vec::new(),
+            };
+            for next in looks {
                 let verdict = self.run(&next);
                 if verdict != Verdict::Wrong {
                     return verdict;
@@ -536,9 +546,9 @@ fn record(shape: &Shape, seed: u64) -> History {
                 held.push((sub, delivery));
                 op
             };
-            // What a receive passes before it finds this, and a batch also behind it.
-            let skip = |sub: usize| shape.filter[sub.min(1)].then_some(Op::Skip { sub });
-            let refused = |sub, most, refused| match refused {
+            // Before a receive finds this, and in a batch also behind it.
+            let look = |sub: usize, most| (shape.filter[sub.min(1)] || !Model::gates(shape, sub)).then_some(Op::Look { sub, most });
+            let refused = |sub, refused| match refused {
                 TryRecvError::Empty => Op::Empty { sub, beside: false },
                 TryRecvError::Closed => Op::EndOfSub { sub },
                 TryRecvError::Lagged(lagged) => Op::Lagged {
@@ -546,7 +556,6 @@ fn record(shape: &Shape, seed: u64) -> History {
                     from: lagged.from.get(),
                     to: lagged.to.get(),
                     lost: lagged.lost,
-                    most,
                 },
                 TryRecvError::InFlightFull => Op::InFlightFull { sub, beside: 0 },
                 other => panic!("{other}"),
@@ -596,7 +605,7 @@ fn record(shape: &Shape, seed: u64) -> History {
                     ops.extend(failure);
                 }
                 5..=8 => {
-                    ops.extend(skip(sub));
+                    ops.extend(look(sub, 1));
                     let result = if choice == 8 {
                         subs[sub].try_recv()
                     } else {
@@ -604,19 +613,19 @@ fn record(shape: &Shape, seed: u64) -> History {
                     };
                     ops.push(match result {
                         Ok(delivery) => received(sub, &mut held, delivery),
-                        Err(other) => refused(sub, 1, other),
+                        Err(other) => refused(sub, other),
                     });
                 }
                 9 => {
-                    ops.extend(skip(sub));
+                    ops.extend(look(sub, 2));
                     match receivers[sub].try_recv_batch(&mut out, 2) {
                         Ok(_) => {
                             for delivery in out.drain(..) {
                                 ops.push(received(sub, &mut held, delivery));
-                                ops.extend(skip(sub));
+                                ops.extend(look(sub, 2));
                             }
                         }
-                        Err(other) => ops.push(refused(sub, 2, other)),
+                        Err(other) => ops.push(refused(sub, other)),
                     }
                 }
                 10..=12 if held.is_empty() => {}
@@ -882,13 +891,8 @@ fn the_checker_knows_credit_filters_and_conflation() {
     };
     let empty = Op::Empty { sub: 0, beside: false };
     let in_flight_full = Op::InFlightFull { sub: 0, beside: 0 };
-    let lagged = |from, to, lost| Op::Lagged {
-        sub: 0,
-        from,
-        to,
-        lost,
-        most: 1,
-    };
+    let lagged = |from, to, lost| Op::Lagged { sub: 0, from, to, lost };
+    let look = Op::Look { sub: 0, most: 1 };
     let ack = Op::Ack { sub: 0, at: 0, attempt: 1 };
     let check = |shape: Shape, right: &[Op], wrong: &[(&str, usize, Op)]| {
         let judge = |ops: &[Op]| {
@@ -924,17 +928,16 @@ fn the_checker_knows_credit_filters_and_conflation() {
             ("a lack of credit for nothing", 6, in_flight_full),
         ],
     );
-    let skip = Op::Skip { sub: 0 };
     check(
         rules(Overflow::Block, true, 8, 2),
         &[
             published(1, 0, 0),
             published(2, 0, 1),
             Op::PublishFull,
-            skip.clone(),
+            look.clone(),
             received(2, 1),
             published(3, 0, 2),
-            skip,
+            look.clone(),
             empty.clone(),
         ],
         &[
@@ -951,6 +954,7 @@ fn the_checker_knows_credit_filters_and_conflation() {
             published(11, 1, 2),
             published(30, 3, 3),
             published(40, 3, 4),
+            look.clone(),
             lagged(0, 2, 2),
             received(11, 2),
             received(30, 3),
@@ -958,14 +962,36 @@ fn the_checker_knows_credit_filters_and_conflation() {
             empty.clone(),
         ],
         &[
-            ("too small a loss", 5, lagged(0, 1, 1)),
-            ("a wrong count", 5, lagged(0, 2, 1)),
-            ("a loss that is not told", 5, received(11, 2)),
-            ("not the last of its key", 6, received(10, 0)),
-            ("one key too many", 6, received(20, 1)),
-            ("a newer key before an older", 6, received(30, 3)),
-            ("a message of the ring before one that is kept", 6, received(40, 4)),
-            ("Empty while something is kept", 7, empty),
+            ("too small a loss", 6, lagged(0, 1, 1)),
+            ("a wrong count", 6, lagged(0, 2, 1)),
+            ("a loss that is not told", 6, received(11, 2)),
+            ("not the last of its key", 7, received(10, 0)),
+            ("one key too many", 7, received(20, 1)),
+            ("a newer key before an older", 7, received(30, 3)),
+            ("a message of the ring before one that is kept", 7, received(40, 4)),
+            ("Empty while something is kept", 8, empty.clone()),
+        ],
+    );
+    check(
+        rules(Overflow::DropOldest, false, 8, 1),
+        &[
+            published(1, 0, 0),
+            published(2, 0, 1),
+            look.clone(),
+            published(3, 0, 2),
+            published(4, 0, 3),
+            lagged(0, 1, 1),
+            received(2, 1),
+            look,
+            lagged(2, 3, 1),
+            received(4, 3),
+            empty.clone(),
+        ],
+        &[
+            ("a loss twice", 5, lagged(0, 3, 3)),
+            ("the loss of what was set aside", 6, lagged(1, 3, 2)),
+            ("a loss that is not told", 8, received(4, 3)),
+            ("Empty while something is set aside", 6, empty),
         ],
     );
 }
