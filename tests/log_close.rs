@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::mpsc;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -222,6 +222,52 @@ fn the_last_handle_may_go_with_a_waker_on_the_thread_of_the_log() {
             report.damage.is_empty() && again.range().1 > report.first,
             "what was synced is there, and nobody holds the lock"
         );
+    });
+}
+
+/// Symptom: the log's thread waited for itself when a write failed and the last handle went with a waker. Cause: those whose data no round had taken
+/// yet were woken under the writer's lock, which the last handle takes. Fix: they are woken when nobody holds it.
+#[test]
+fn the_last_handle_may_go_with_a_waker_that_a_failing_write_wakes() {
+    use ringmq::log::sim::{Fault, Op};
+    ends(|| {
+        let disk = SimDisk::new(3);
+        let view = Watched::new(&disk);
+        let options = LogOptions::new().segment_bytes(16 << 10, 16 << 10);
+        let log = Log::open(Arc::new(view.clone()), DIR, options).unwrap().0;
+        let last = Arc::new(Mutex::new(Some(log)));
+        let (gone, went) = mpsc::channel();
+        let held = last.clone();
+        view.behind_naming(move || {
+            let receipt = held
+                .lock()
+                .unwrap()
+                .as_ref()
+                .expect("it is open")
+                .submit(&[Record::new(1, 1_000, b"no round has this")], Level::Synced);
+            let (gone, said) = (gone.clone(), mpsc::channel().0);
+            let waker = Waker::from(Arc::new(OnWake(
+                move || {
+                    drop(held.lock().unwrap().take());
+                    gone.send(()).unwrap();
+                },
+                said,
+            )));
+            let mut receipt = Box::pin(receipt.unwrap());
+            assert!(receipt.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            std::mem::forget(receipt);
+            disk.fail(Op::SyncDir, 0, Fault::Eio);
+        });
+        let written = (0..).take_while(|offset| {
+            let log = last.lock().unwrap();
+            let receipt = log
+                .as_ref()
+                .map(|log| log.submit(&[Record::new(1, *offset, &[7; 1_000])], Level::Synced));
+            drop(log);
+            receipt.is_some_and(|receipt| receipt.and_then(Receipt::wait).is_ok())
+        });
+        assert!(written.count() > 0);
+        went.recv_timeout(PATIENCE).expect("the log is let go of");
     });
 }
 

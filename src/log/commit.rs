@@ -98,6 +98,7 @@ impl Shared {
         std::mem::forget(unwinding);
         self.recycle(groups);
         wake_all(tasks);
+        self.wake_late();
     }
 
     /// Writes one block for each group. What fails takes with it what comes behind it in the round, or a crash before
@@ -298,5 +299,6 @@ impl Drop for Unwinding<'_> {
             done.update(&mut tasks, |progress| progress.failed = Some(error.clone()));
         }
         wake_all(tasks);
+        self.shared.wake_late();
     }
 }

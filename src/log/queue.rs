@@ -12,7 +12,7 @@ use super::block;
 use super::crc::crc32c;
 use super::directory::Entry;
 use super::error::LogError;
-use super::group::{Class, Done, Group, Share, wake_all};
+use super::group::{Class, Done, Group, Share};
 use super::hook::Hook;
 use super::record::{Level, Record};
 use super::shared::Shared;
@@ -386,8 +386,8 @@ impl Shared {
             }
             group.done.update(&mut tasks, |progress| progress.failed = Some(error.clone()));
         }
-        // Whoever fences the log may hold its locks. But nobody gets past the gate any more to want them.
-        wake_all(tasks);
+        // Whoever fences the log may hold its locks.
+        self.wake_when_free(tasks);
     }
 }
 

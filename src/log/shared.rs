@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::Path;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
@@ -10,7 +11,7 @@ use super::block;
 use super::crc;
 use super::dir::Dir;
 use super::error::LogError;
-use super::group::Class;
+use super::group::{Class, wake_all};
 use super::name;
 use super::options::{Background, LogOptions, Survives};
 use super::queue::{Gate, Input, Order, Ticket};
@@ -33,6 +34,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering};
 /// publish    a leader completes its groups               syncing, gate
 /// syncing    one sync runs                               fence
 /// fence      it is looked at, or raised                  nothing
+/// late       tasks are left there to be woken            nothing
 /// ```
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -78,6 +80,8 @@ pub(crate) struct Shared {
     /// Segments are retired and rewritten one at a time.
     pub(crate) managing: Mutex<()>,
     pub(crate) space: Space,
+    /// Tasks to be woken once nobody holds the locks of a round.
+    late: Mutex<Vec<Waker>>,
 }
 
 /// What the next sync is for.
@@ -135,7 +139,27 @@ impl Shared {
             syncs: AtomicU64::new(0),
             managing: Mutex::new(()),
             space: Space::new(),
+            late: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Wakes tasks, as soon as nobody holds the locks of a round: a waker may be the end of the last handle, which waits for them.
+    pub(crate) fn wake_when_free(&self, tasks: Vec<Waker>) {
+        if tasks.is_empty() {
+            return;
+        }
+        self.late.lock().extend(tasks);
+        // Whoever holds one of the locks looks for them after it: what was not there then finds the lock free here.
+        let is_free = self.writer.as_ref().is_none_or(|writer| writer.try_lock().is_some()) && self.publish.try_lock().is_some();
+        if is_free {
+            self.wake_late();
+        }
+    }
+
+    /// Wakes tasks that others could not, by whoever has held a lock of a round and holds it no more.
+    pub(crate) fn wake_late(&self) {
+        let tasks = std::mem::take(&mut *self.late.lock());
+        wake_all(tasks);
     }
 
     pub(crate) fn is_inline(&self) -> bool {
@@ -360,8 +384,11 @@ impl Shared {
         // Nobody writes behind the closing block.
         self.shut(LogError::Closed);
         let mut writer = writer.lock();
-        writer.write_closing(self)?;
-        self.sync(&writer.file, &writer.segment.path, writer.lsn)
+        let closed = writer.write_closing(self);
+        let synced = closed.and_then(|()| self.sync(&writer.file, &writer.segment.path, writer.lsn));
+        drop(writer);
+        self.wake_late();
+        synced
     }
 
     /// Lets go of the directory, when whoever is writing has finished.
@@ -375,6 +402,7 @@ impl Shared {
         let lock = self.lock.lock().take();
         drop(writing);
         drop(lock);
+        self.wake_late();
     }
 }
 
