@@ -172,14 +172,17 @@ impl Shared {
         };
         let mut header = Header {
             last: last.header.last,
-            generation: 1 + old.iter().map(|s| s.header.generation).max().unwrap_or(0),
+            generation: old.iter().map(|s| s.header.generation).max().unwrap_or(0),
             epoch: self.epoch,
             fill: Fill::Zeros,
             rewritten: None,
             ..first.header
         };
-        while !self.dir.is_free(&self.dir.segment(&header.name()))? {
-            header.generation += 1; // that name is somebody else's
+        loop {
+            header.generation = next_generation(header.generation)?;
+            if self.dir.is_free(&self.dir.segment(&header.name()))? {
+                break; // the others are somebody else's
+            }
         }
         let before = old.iter().map(|s| self.block_bytes_of(s)).sum();
         let tmp = self.dir.temporary(self.spares.number(&self.dir)?);
@@ -267,6 +270,16 @@ impl Shared {
 }
 
 type Move = (Tag, Location, Location);
+
+/// The last is never reached by rewriting, but a header may say anything.
+fn next_generation(generation: u32) -> Result<u32, LogError> {
+    let limit = u64::from(u32::MAX);
+    generation.checked_add(1).ok_or(LogError::TooLarge {
+        what: "generation of a segment",
+        size: limit + 1,
+        limit,
+    })
+}
 
 /// A new generation on its way.
 struct Rewriting<'a> {
@@ -450,5 +463,45 @@ mod tests {
         assert_eq!(disk.files(), files);
         let (kept, moves) = rewrite(100).unwrap();
         assert!(kept > 10 && kept == moves, "{kept} kept, {moves} told");
+    }
+
+    /// Symptom: rewriting a segment whose header says that it was rewritten as often as the format can tell ended in an overflow. Fix: it is refused.
+    #[test]
+    fn a_segment_of_the_last_generation_is_not_rewritten_again() {
+        use crate::log::header::Found;
+        let disk = SimDisk::new(1);
+        let options = || LogOptions::new().background(Background::Inline).segment_bytes(4096, 4096).seed(1);
+        let open = || Log::open(Arc::new(disk.clone()), "/log", options()).unwrap();
+        let rewrite = |log: &Log| {
+            let first = &log.segments()[0];
+            log.rewrite(first.first..first.last + 1, |tag, _| tag.offset.is_multiple_of(2), |_, _, _| ())
+        };
+        let (log, _) = open();
+        for offset in 0..60 {
+            log.append(&[Record::new(1, offset, &[1; 200])], Level::Os).unwrap();
+        }
+        rewrite(&log).unwrap();
+        let path = disk
+            .files()
+            .into_iter()
+            .find(|path| path.to_string_lossy().ends_with(".1.log"))
+            .expect("it is rewritten");
+        log.close().unwrap();
+        let mut bytes = disk.read(&path).expect("it is there");
+        let Found::Header(mut header, _) = Header::decode_any(&bytes) else {
+            panic!("it has a header")
+        };
+        header.generation = u32::MAX;
+        let forged = header.encode();
+        bytes[..forged.len()].copy_from_slice(&forged);
+        disk.remove(&path);
+        disk.put(path.with_file_name(header.name().to_string()), &bytes);
+        let (log, report) = open();
+        assert!(report.damage.is_empty(), "{report:?}");
+        let (segments, files) = (log.segments(), disk.files());
+        assert_eq!(segments[0].generation, u32::MAX);
+        let refused = rewrite(&log);
+        assert!(matches!(refused, Err(LogError::TooLarge { .. })), "{refused:?}");
+        assert_eq!((log.segments(), disk.files()), (segments, files), "nothing changed");
     }
 }

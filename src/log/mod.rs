@@ -380,7 +380,8 @@ impl Log {
     /// [`LogError::Gone`] when the numbers are not those of sealed segments that follow each other,
     /// [`LogError::Damaged`], [`LogError::Io`]: then the old segments are there as before. [`LogError::Fenced`] when files
     /// could not be exchanged: the next opening finds the old ones or the new one; or when another writer has the directory.
-    /// [`LogError::TooLarge`] when more than 4,194,304 records are kept, and so remembered until they can be told: nothing changed.
+    /// [`LogError::TooLarge`] when more than 4,194,304 records are kept, and so remembered until they can be told, or a segment was rewritten
+    /// 4,294,967,295 times: nothing changed.
     pub fn rewrite(
         &self,
         segments: std::ops::Range<u64>,
