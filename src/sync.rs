@@ -33,9 +33,16 @@ mod imp {
     pub(crate) use std::thread::{park_timeout, yield_now};
     pub(crate) use std::thread_local;
 
-    /// After how many changes in a row a counter leans towards a thread, at first; see `ring/counter.rs`.
+    /// After how many changes in a row a counter leans towards a thread, at first; see `ring/counter.rs`. Fewer where messages are few.
     pub(crate) const fn first_streak() -> u64 {
-        64
+        if cfg!(miri) { 4 } else { 64 }
+    }
+
+    /// Waits for that many pauses: 25 to 50 ns each. Under Miri each gives way to other threads, so one is as good as many.
+    pub(crate) fn pause(pauses: u32) {
+        for _ in 0..if cfg!(miri) { 1 } else { pauses } {
+            spin_loop();
+        }
     }
 
     /// Whether a thread looks again before it sleeps: only a model may not.
@@ -145,6 +152,11 @@ mod imp {
     pub(crate) use loom::sync::atomic::Ordering;
     pub(crate) use loom::sync::atomic::fence;
     pub(crate) use loom::thread::yield_now;
+
+    pub(crate) fn pause(_pauses: u32) {
+        yield_now();
+    }
+
     /// That of the standard library, as far as it is used: the model checker's knows no constants.
     macro_rules! thread_local_of_a_model {
         ($(#[$attribute:meta])* static $name:ident: $type:ty = const { $value:expr };) => {

@@ -5,7 +5,7 @@
 #   LONG=1 tests/miri.sh   on demand: both borrow models, 64 seeds, and a 32-bit target
 #
 # Needs: rustup component add miri rust-src --toolchain nightly
-# MESSAGES sets how many messages each publisher of a stress test has (default 12).
+# MESSAGES sets how many messages each publisher of a stress test has (default 8).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ if [ "${LONG:-}" ]; then
     seeds=0..64
     models='stacked tree'
 fi
-export RINGMQ_STRESS_MESSAGES="${MESSAGES:-12}"
+export RINGMQ_STRESS_MESSAGES="${MESSAGES:-8}"
 
 miri() {
     echo "== $1 borrows, seeds $seeds: cargo miri test $2"

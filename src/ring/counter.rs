@@ -36,7 +36,7 @@ use std::cell::Cell;
 use std::ptr;
 
 use super::{fence, position};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering, Ordering::*, first_streak, plain, spin_loop, yield_now};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Mutex, Ordering, Ordering::*, first_streak, pause, plain, yield_now};
 
 /// The bit of a word that says: only the holder may change it, by plain stores.
 ///
@@ -380,9 +380,7 @@ impl Rivalry {
         if cfg!(ringmq_loom) {
             return; // a model tries every order anyway
         }
-        for _ in 0..STEP_BACK << self.lost {
-            spin_loop();
-        }
+        pause(STEP_BACK << self.lost);
         self.lost = DOUBLED.min(self.lost + 1);
     }
 }

@@ -39,5 +39,6 @@ mod spin;
 mod timer;
 
 pub(crate) use self::event::{Event, Key, Sleepers, Wake};
-pub(crate) use self::spin::{Patience, Spin, Wakefulness, pause, rest};
+pub(crate) use self::spin::{Patience, Spin, Wakefulness, rest};
 pub(crate) use self::timer::{Fire, Timer};
+pub(crate) use crate::sync::pause;
