@@ -384,7 +384,9 @@ impl Shared {
         // Nobody writes behind the closing block.
         self.shut(LogError::Closed);
         let mut writer = writer.lock();
-        let closed = writer.write_closing(self);
+        // A closing block proves the header of its segment, also of one that holds nothing else: so the header comes first.
+        let named = self.sync_header(&writer.file, &writer.segment.path, writer.segment.header.base);
+        let closed = named.and_then(|()| writer.write_closing(self));
         let synced = closed.and_then(|()| self.sync(&writer.file, &writer.segment.path, writer.lsn));
         drop(writer);
         self.wake_late();
