@@ -33,7 +33,7 @@ mod imp {
     pub(crate) use std::thread::{park_timeout, yield_now};
     pub(crate) use std::thread_local;
 
-    /// After how many changes in a row a counter leans towards a thread, at first; see `ring/counter.rs`. Fewer where messages are few.
+    /// After how many changes in a row a counter leans towards a thread, at first; see `ring/counter.rs`. Fewer under Miri, where messages are few.
     pub(crate) const fn first_streak() -> u64 {
         if cfg!(miri) { 4 } else { 64 }
     }

@@ -331,7 +331,7 @@ impl<T: Send + 'static> TopicCore<T> {
             }
             // Several subscriptions have more to do, often more than there are cores.
             if step < 2 && self.shared.subscriptions.load(Relaxed) <= 1 {
-                crate::wait::pause(16 << step);
+                crate::sync::pause(16 << step);
             } else {
                 crate::wait::rest();
             }
@@ -387,7 +387,7 @@ impl<T: Send + 'static> TopicCore<T> {
         if self.recheck_room() {
             space.cancel(key);
             lane.wakefulness.lay_down_in_vain();
-            crate::wait::pause(1); // it may be in the making by another thread
+            crate::sync::pause(1); // it may be in the making by another thread
             return true;
         }
         self.note_blocking(is_first);

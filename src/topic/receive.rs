@@ -286,7 +286,7 @@ impl<T: Send + 'static> Seat<T> {
         if self.recheck(blocked) || until.is_stopped() {
             event.cancel(key);
             self.wakefulness.lay_down_in_vain();
-            crate::wait::pause(1); // it may be in the making by another thread
+            crate::sync::pause(1); // it may be in the making by another thread
             return true;
         }
         self.wakefulness.slept();

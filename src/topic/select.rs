@@ -144,7 +144,7 @@ fn sleep(any: &[&dyn Ready], deadline: Option<Instant>) {
     let registrations: Vec<_> = any.iter().map(|ready| ready.listen()).collect();
     let mut look = any.iter().any(|ready| ready.recheck());
     if look {
-        crate::wait::pause(1); // it may be in the making by another thread
+        crate::sync::pause(1); // it may be in the making by another thread
     }
     while !look {
         match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {

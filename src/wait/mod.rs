@@ -41,4 +41,3 @@ mod timer;
 pub(crate) use self::event::{Event, Key, Sleepers, Wake};
 pub(crate) use self::spin::{Patience, Spin, Wakefulness, rest};
 pub(crate) use self::timer::{Fire, Timer};
-pub(crate) use crate::sync::pause;

@@ -398,6 +398,7 @@ mod tests {
         session.judge(At::END, Loss::Power, &[rec(3)]).unwrap();
         session.judge(At::END, Loss::Power, &[rec(0), rec(3)]).unwrap_err();
     }
+
     #[test]
     fn only_facts_go_on_without_data_that_found_no_space_and_has_not_heard() {
         let mut session = session();
