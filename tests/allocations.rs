@@ -3,8 +3,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
-use ringmq::{Broker, TopicOptions};
+use ringmq::{Broker, SubscribeOptions, TopicOptions};
 
 struct Counting;
 
@@ -146,4 +147,20 @@ fn fan_out_and_overtaking_allocate_nothing_for_plain_payloads() {
         assert!(subs.iter().all(|sub| sub.try_recv() == Ok(1)));
     });
     assert_eq!(used, 0);
+}
+
+/// Symptom: with an ack timeout every delivery left an entry in the timer until its time had come, acked or not. Cause: each first lease scheduled
+/// anew. Fix: a subscription is in the timer once. Here: whatever is kept for each delivery has to grow, and growing is an allocation.
+#[test]
+fn acked_deliveries_leave_nothing_behind_in_the_timer() {
+    both_kinds(|topic| {
+        let sub = topic
+            .subscribe_with(SubscribeOptions::new("s").ack_timeout(Duration::from_secs(60)))
+            .unwrap();
+        let n = allocations(|| {
+            topic.publish(1).unwrap();
+            sub.recv().unwrap().ack().unwrap();
+        });
+        assert_eq!(n, 0);
+    });
 }

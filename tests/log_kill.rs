@@ -5,9 +5,10 @@
 //! each thread's records are 0, 1, 2, ... without a gap, and reach at least to what was printed.
 //!
 //! `KILLS=n` sets how often (500 without it).
-#![cfg(all(feature = "disk", feature = "testing", unix))]
+#![cfg(unix)]
 
-mod log_support;
+#[path = "log/support/mod.rs"]
+mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use std::sync::Arc;
 use ringmq::log::vfs::StdVfs;
 use ringmq::log::{Level, Log, LogOptions, Record};
 
-use log_support::rng::Rng;
-use log_support::scratch::Scratch;
-use log_support::session::read_all;
+use support::rng::Rng;
+use support::scratch::Scratch;
+use support::session::read_all;
 
 const THREADS: u64 = 2;
 const CHILD_DIR: &str = "RINGMQ_KILL_DIR";

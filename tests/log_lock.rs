@@ -1,9 +1,10 @@
 //! Goal: one writer per directory, whatever dies, is deleted or is replaced (D21); readers need no lock.
 //!
 //! Method: real directories, real processes: this binary starts itself as the other process.
-#![cfg(all(feature = "disk", feature = "testing", unix))]
+#![cfg(unix)]
 
-mod log_support;
+#[path = "log/support/mod.rs"]
+mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use ringmq::log::vfs::{StdVfs, Vfs};
 use ringmq::log::{Level, Log, LogError, LogOptions, Record};
 
-use log_support::scratch::Scratch;
-use log_support::session::read_all;
+use support::scratch::Scratch;
+use support::session::read_all;
 
 const CHILD_DIR: &str = "RINGMQ_LOCK_DIR";
 

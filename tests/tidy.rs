@@ -400,6 +400,37 @@ fn the_crate_root_lists_and_explains_and_does_nothing() {
     );
 }
 
+/// The tests that this text names, as ``module::name`` in backticks.
+fn tests_named(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let is_name = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter_map(|words| words.rsplit_once("::"))
+        .filter(move |(path, name)| path.split("::").all(is_name) && is_name(name))
+}
+
+#[test]
+fn every_test_that_a_row_names_is_there() {
+    assert_eq!(
+        tests_named("by `a::b_2`, `c::d::e` and `a::*`, `F::g`").collect::<Vec<_>>(),
+        [("a", "b_2"), ("c::d", "e")]
+    );
+    let code = files(&["src", "tests"], &[".rs"]);
+    let is_there = |(path, name): (&str, &str)| {
+        let module = path.rsplit("::").next().unwrap();
+        let function = format!("fn {name}(");
+        code.iter()
+            .any(|source| source.path.contains(module) && source.text.contains(&function))
+    };
+    let rows = files(&["tests"], &[".md"]);
+    let named = rows.iter().flat_map(|row| tests_named(&row.text).map(move |test| (row, test)));
+    none(
+        named
+            .filter(|(_, test)| !is_there(*test))
+            .map(|(row, (path, name))| format!("{}: no test {path}::{name}", row.path)),
+    );
+}
+
 #[test]
 fn nothing_is_left_undone() {
     let marks = ["todo!(", "unimplemented!(", "dbg!("];

@@ -77,7 +77,7 @@ pub fn log_directory(data: &[u8]) {
         match op[0] % 8 {
             0 => _ = disk.flip(file, at * 8 + u64::from(op[5] % 8)),
             1 => _ = disk.truncate(file, at),
-            // Up to 16 MiB: files of any length take a second each to look through, and `log_directory.rs` has them.
+            // Up to 16 MiB: files of any length take a second each to look through, and `tests/log/directory.rs` has them.
             2 => _ = disk.truncate(file, at << (op[5] % 9)),
             3 => _ = disk.remove(file),
             4 => disk.put(other, &content(&disk, file).unwrap_or_default()),
