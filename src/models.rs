@@ -2,7 +2,7 @@
 //! the memory orderings allow.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg ringmq_loom" cargo test --release --lib --target-dir target/loom models
+//! RUSTFLAGS="--cfg ringmq_loom" cargo test --profile models --lib --target-dir target/loom models
 //! ```
 //!
 //! `LOOM_MAX_PREEMPTIONS` bounds how often a thread is interrupted where it would not wait (default 2; 3 on demand, which takes many times

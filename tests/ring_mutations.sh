@@ -15,7 +15,7 @@ mutate() { # mutate WHAT PERL-SUBSTITUTION, in $file
     local binary failed bound status said=$copy/said
     [[ $file == *"$only"* ]] || return 0
     break_rule "$file" "$2" "$1" || return 0
-    binary=$(cd "$copy/tree" && cargo test --locked --release --lib --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
+    binary=$(cd "$copy/tree" && cargo test --locked --profile models --lib --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
     for bound in 1 2; do
         status=0
         LOOM_MAX_PREEMPTIONS=$bound timeout 120 "$binary" ring::models >"$said" 2>&1 || status=$?

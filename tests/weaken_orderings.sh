@@ -15,7 +15,7 @@ seconds="${SECONDS_EACH:-60}"
 most="${LOOM_MAX_PREEMPTIONS:-2}"
 export RUST_BACKTRACE=0
 
-built=$(RUSTFLAGS='--cfg ringmq_loom' cargo test --locked --release --lib --target-dir target/loom --no-run 2>&1 | tee >(cat >&2) |
+built=$(RUSTFLAGS='--cfg ringmq_loom' cargo test --locked --profile models --lib --target-dir target/loom --no-run 2>&1 | tee >(cat >&2) |
     sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 # Copies, so that the tree may be built meanwhile.
 work=$(mktemp -d)

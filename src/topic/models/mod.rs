@@ -54,18 +54,24 @@ fn both_kinds(capacity: usize, model: impl Fn(Model) + Copy + Send + Sync + 'sta
     crate::models::check(move || model(Model::queue(capacity)));
 }
 
-/// Offsets received or told lost, until the topic is closed.
-fn to_the_end(subscription: &Subscription<u64>) -> Vec<u64> {
-    let auto = subscription.auto_ack();
+/// Offsets received or told lost, until there are so many or the topic is closed.
+fn received(subscription: &Subscription<u64>, most: usize) -> Vec<u64> {
+    let mut subscriber = subscription.auto_ack().subscriber();
     let mut seen = Vec::new();
-    loop {
-        match auto.recv() {
+    while seen.len() < most {
+        match subscriber.recv() {
             Ok(value) => seen.push(value),
             Err(RecvError::Lagged(lagged)) => seen.extend(lagged.from.get()..lagged.to.get()),
-            Err(RecvError::Closed) => return seen,
+            Err(RecvError::Closed) => break,
             Err(RecvError::Timeout) => panic!("no deadline was given"),
         }
     }
+    seen
+}
+
+/// As `received`, until the topic is closed.
+fn to_the_end(subscription: &Subscription<u64>) -> Vec<u64> {
+    received(subscription, usize::MAX)
 }
 
 fn assert_each_once(mut seen: Vec<u64>, published: u64) {

@@ -2,19 +2,19 @@
 
 use crate::models::check;
 use crate::sync::{Arc, thread};
-use crate::topic::models::{Model, assert_each_once, both_kinds, to_the_end};
+use crate::topic::models::{Model, assert_each_once, both_kinds, received, to_the_end};
 use crate::{Overflow, RecvError, SubscribeOptions, Subscriber, TopicOptions, TryRecvError};
 
 #[test]
 fn competing_receivers_share_the_messages() {
     both_kinds(2, |model| {
         let subscription = model.subscribe();
+        model.topic.publish_batch([0, 1]).unwrap();
+        model.topic.close();
         let other = {
             let subscription = subscription.clone();
             thread::spawn(move || to_the_end(&subscription))
         };
-        model.topic.publish_batch([0, 1]).unwrap();
-        model.topic.close();
         let seen = [to_the_end(&subscription), other.join().unwrap()].concat();
         assert_each_once(seen, 2);
     });
@@ -71,12 +71,22 @@ fn what_drops_the_oldest_is_told_exactly_what_it_lost() {
         let subscription = model.overflowing(Overflow::DropOldest);
         let mut publisher = model.publisher();
         publisher.publish(0).unwrap();
-        let publishing = thread::spawn(move || {
-            publisher.publish(1).unwrap();
-            publisher.topic().close();
-        });
-        assert_each_once(to_the_end(&subscription), 2);
+        let publishing = thread::spawn(move || publisher.publish(1).map(drop).unwrap());
+        assert_each_once(received(&subscription, 2), 2);
         publishing.join().unwrap();
+    });
+}
+
+#[test]
+fn what_was_lost_is_told_before_the_end() {
+    check(|| {
+        let model = Model::topic(1);
+        let subscription = model.overflowing(Overflow::DropOldest);
+        model.topic.publish_batch([0, 1]).unwrap();
+        let topic = model.topic.clone();
+        let closing = thread::spawn(move || topic.close());
+        assert_eq!(to_the_end(&subscription), [0, 1]);
+        closing.join().unwrap();
     });
 }
 
@@ -104,13 +114,12 @@ fn what_drops_the_oldest_holds_up_nobody_and_loses_nothing_of_the_others() {
         let model = Model::topic(1);
         let gates = model.topic.subscribe("gates").unwrap();
         let drops = model.overflowing(Overflow::DropOldest);
-        let receiving = thread::spawn(move || to_the_end(&gates));
+        let receiving = thread::spawn(move || received(&gates, 2));
         let mut publisher = model.publisher();
         publisher.publish(0).unwrap();
         publisher.publish(1).unwrap();
-        model.topic.close();
         assert_eq!(receiving.join().unwrap(), [0, 1]);
-        assert_each_once(to_the_end(&drops), 2);
+        assert_each_once(received(&drops, 2), 2);
     });
 }
 
