@@ -1,5 +1,6 @@
 //! What the log promises: one module for each behaviour, in one program, because linking one program for each takes longer than most of the tests.
-//! `tests/README.log.md` maps every known failure of durable logs to the test here that would see it.
+//! Those that count what their process does or start others, and the corpus of the fuzz targets, which are not in the published package, are programs
+//! of their own. `tests/README.log.md` maps every known failure of durable logs to the test here that would see it.
 
 mod support;
 
@@ -12,7 +13,6 @@ mod directory;
 mod fault_table;
 mod faults;
 mod fixtures;
-mod fuzz_corpus;
 mod limits;
 mod open_faults;
 mod quarantine;

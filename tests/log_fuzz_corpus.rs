@@ -4,12 +4,14 @@
 //! Method: the files in `tests/fuzz/corpus/<target>/` and seeded random bytes go through the functions of the targets.
 //! `FUZZ_INPUTS=n` sets how many random ones (300 without it).
 
-#[path = "../fuzz/targets.rs"]
+#[path = "log/support/mod.rs"]
+mod support;
+#[path = "fuzz/targets.rs"]
 mod targets;
 
 use std::path::Path;
 
-use crate::support::rng::Rng;
+use support::rng::Rng;
 
 fn feed(name: &str, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
